@@ -1,0 +1,27 @@
+# make demo    build an edge site on this machine and update it three ways (root)
+# make test    lint, types, unit and system tests
+# Also: setup, lint, unit, bench.   DEMO="--nodes 4 --json build/demo.json" passes options to the demo.
+
+PY := .venv/bin/python
+.PHONY: setup lint unit test demo bench
+
+setup:
+	@packaging/setup.sh
+
+lint: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/lint-imports
+	.venv/bin/mypy
+
+unit: setup
+	$(PY) -m pytest -q -m "not system"
+
+test: lint
+	$(PY) -m pytest
+
+demo: setup
+	@$(PY) -m benchmarks demo $(DEMO)
+
+bench: setup
+	@$(PY) -m benchmarks matrix $(BENCH)

@@ -1,0 +1,1 @@
+"""Configuration, orchestration, the nursery tree and the command line."""

@@ -1,0 +1,1 @@
+"""Values of the domain: digests, references, blob arithmetic, errors. No I/O, no clock."""

@@ -1,0 +1,102 @@
+"""Content as registries describe it: descriptors, manifests, and what they point at.
+
+Source: OCI image-spec 1.1 (manifest.md, image-index.md, descriptor.md), Docker schema 2.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from p2pd.model.errors import InvalidReference, WrongContent
+from p2pd.model.layout import MANIFEST_LIMIT
+from p2pd.model.reference import Digest
+
+__all__ = ["Descriptor", "Manifest", "media_type_of", "referenced"]
+
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+
+MANIFEST_TYPES = (OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX)
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """Digest, size in bytes (>= 0) and media type of a piece of content."""
+
+    digest: Digest
+    size: int
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A manifest's bytes, checked against their digest, as they go to a client.
+
+    `stale` is true when it answers a tag from memory because nobody could be asked.
+    """
+
+    descriptor: Descriptor
+    body: bytes
+    stale: bool = False
+
+    @classmethod
+    def verified(cls, body: bytes, expected: Digest | None, media_type: str | None = None) -> Manifest:
+        """Hash `body`; raises WrongContent where it is too large or is not `expected`."""
+        if len(body) > MANIFEST_LIMIT:
+            raise WrongContent(f"manifest of {len(body)} bytes is over the limit of {MANIFEST_LIMIT}")
+        digest = Digest(hashlib.sha256(body).hexdigest())
+        if expected is not None and digest != expected:
+            raise WrongContent(f"manifest is {digest}, not {expected}")
+        return cls(Descriptor(digest, len(body), media_type_of(body, media_type)), body)
+
+
+def media_type_of(body: bytes, told: str | None = None) -> str:
+    """The media type of a manifest body: its own `mediaType`, else its shape, else what was `told`."""
+    document = _json_object(body)
+    own = document.get("mediaType")
+    if isinstance(own, str) and own.isascii() and own.isprintable() and own:
+        return own
+    if "signatures" in document and document.get("schemaVersion") == 1:
+        return DOCKER_SCHEMA1
+    if isinstance(document.get("manifests"), list):
+        return OCI_INDEX
+    if "config" in document or "layers" in document:
+        return OCI_MANIFEST
+    return (told or "application/octet-stream").split(";")[0].strip()
+
+
+def referenced(body: bytes) -> list[Descriptor]:
+    """Descriptors a manifest or index points at, in its order; malformed ones are left out."""
+    document = _json_object(body)
+    found: list[object] = [document.get("config"), document.get("subject")]
+    for key in ("layers", "blobs", "manifests"):
+        value = document.get(key)
+        if isinstance(value, list):
+            found.extend(value)
+    return [descriptor for item in found if (descriptor := _descriptor(item)) is not None]
+
+
+def _json_object(body: bytes) -> dict[str, object]:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _descriptor(item: object) -> Descriptor | None:
+    if not isinstance(item, dict):
+        return None
+    digest, size, media_type = item.get("digest"), item.get("size"), item.get("mediaType")
+    if not isinstance(digest, str) or not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        return None
+    try:
+        parsed = Digest.parse(digest)
+    except InvalidReference:
+        return None
+    return Descriptor(parsed, size, media_type if isinstance(media_type, str) else "application/octet-stream")

@@ -1,0 +1,205 @@
+"""What nodes of a site say to each other. Values only; `p2pd.wire.codec` puts them on the wire.
+
+A node asks with a request and gets exactly one reply (or `Refused`); a notice has no reply.
+Bit fields are little-endian in each byte: bit `i` is `field[i // 8] >> (i % 8) & 1`, one bit a
+stripe of the blob (see p2pd.model.layout).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from p2pd.model.content import Descriptor
+from p2pd.model.reference import Digest, Repository, Tag
+
+__all__ = [
+    "PROTOCOL_VERSION",
+    "Fetch",
+    "Fetched",
+    "Hello",
+    "Join",
+    "Joined",
+    "Message",
+    "Notice",
+    "Ping",
+    "Pong",
+    "Progress",
+    "Query",
+    "QueryReply",
+    "Read",
+    "ReadReply",
+    "Refused",
+    "Reply",
+    "Request",
+    "Resolve",
+    "Resolved",
+    "SegmentReady",
+    "Want",
+    "WantReply",
+]
+
+PROTOCOL_VERSION = 1
+
+READ_LIMIT = 256 * 1024
+"""Most bytes one `Read` may ask for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """First message in both directions: who is speaking. `swarm_port` is libtorrent's TCP port."""
+
+    node_id: str
+    site: str
+    swarm_port: int
+    control_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Are you alive?"""
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """Yes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The request could not be answered; `reason` is one line, `kind` names the error's class.
+
+    kind: "not-found", "denied", "unavailable", "busy" or "fault".
+    """
+
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How a node stands with one blob it is fetching.
+
+    `have`: stripes it holds and can give. `claimed`: stripes it holds or is fetching over the WAN
+    right now. `wan`: by which way it can fetch: "seeder", "origin" or "none". `done`: it is no
+    longer fetching (it holds the blob when `have` is full, else it gave up).
+    """
+
+    digest: Digest
+    size: int
+    have: bytes
+    claimed: bytes
+    wan: str
+    done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Do you hold this digest, whole and verified?"""
+
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class QueryReply:
+    """`held_size` in bytes when held; `wanted_size` when it is being fetched there; else None."""
+
+    held_size: int | None
+    wanted_size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """I am fetching this blob; this is how I stand. From now on send me your Progress on it."""
+
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class WantReply:
+    """`held`: I hold it whole. `progress`: I am fetching it too, and stand like this."""
+
+    held: bool
+    progress: Progress | None
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """I have segment `index` of this blob in my session: load it if you hold pieces of it."""
+
+    digest: Digest
+    size: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """`loaded`: I have it in my session, dial me. `piece_hashes`: its metadata where I know it."""
+
+    loaded: bool
+    piece_hashes: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentReady:
+    """The metadata of a segment, told to everyone who wants the blob as soon as it is known."""
+
+    digest: Digest
+    size: int
+    index: int
+    piece_hashes: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Give me bytes [offset, offset + length) of a blob you hold; length <= READ_LIMIT."""
+
+    digest: Digest
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadReply:
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """You own this small object: hold it (fetching it over the WAN if need be), then tell me its size.
+
+    `is_manifest` says which path of the registry API it is under.
+    """
+
+    repository: Repository
+    digest: Digest
+    is_manifest: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """Held now, and this large in bytes."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """What does this tag point at? `upstream`: ask the WAN for me, else only what you remember."""
+
+    repository: Repository
+    tag: Tag
+    upstream: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """`age`: seconds since the origin last confirmed it. None: I do not know."""
+
+    descriptor: Descriptor | None
+    age: float = 0.0
+
+
+Request = Ping | Query | Want | Join | Read | Fetch | Resolve
+Reply = Pong | QueryReply | WantReply | Joined | ReadReply | Fetched | Resolved | Refused
+Notice = Progress | SegmentReady
+Message = Hello | Request | Reply | Notice

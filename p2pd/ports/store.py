@@ -1,0 +1,146 @@
+"""Content on disk: blobs by digest, transfers in assembly, staged segments, tag answers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from p2pd.model.content import Descriptor
+from p2pd.model.errors import P2pdError
+from p2pd.model.layout import SegmentMeta
+from p2pd.model.reference import Digest, Repository, Tag
+
+__all__ = ["HeldBlob", "Partial", "Store", "TagRecord"]
+
+
+@dataclass(frozen=True, slots=True)
+class TagRecord:
+    """What a tag pointed at, and when that was last confirmed (seconds since the epoch)."""
+
+    descriptor: Descriptor
+    confirmed_at: float
+
+
+class HeldBlob(Protocol):
+    """A whole, verified blob. Satisfies `p2pd.ports.content.Blob`."""
+
+    @property
+    def size(self) -> int: ...
+
+    def chunks(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        """Yield bytes [start, stop), each piece checked against its stored checksum before it leaves.
+
+        A piece that fails the check drops the blob from the store and raises StoreError.
+        """
+        ...
+
+
+class Partial(Protocol):
+    """One blob being assembled in order: one writer, any number of readers.
+
+    What is on disk survives a restart of the daemon and is hashed again when it is resumed.
+    """
+
+    @property
+    def digest(self) -> Digest: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def frontier(self) -> int:
+        """Bytes assembled and hashed so far: [0, frontier)."""
+        ...
+
+    async def append(self, data: bytes) -> None:
+        """Write and hash the next bytes; raises WrongContent past `size`, StoreError, StoreFull."""
+        ...
+
+    async def append_segment(self, staged: Path, meta: SegmentMeta) -> None:
+        """Copy a whole staged segment, which must begin at `frontier`, reusing its piece hashes."""
+        ...
+
+    def segment_meta(self, index: int) -> SegmentMeta | None:
+        """Piece hashes of a segment that lies wholly below the frontier."""
+        ...
+
+    async def commit(self) -> None:
+        """Check the whole sha256, make it durable, count it as held, and let readers have the tail.
+
+        Raises WrongContent (the partial is then dropped and readers get the error).
+        """
+        ...
+
+    def fail(self, error: P2pdError) -> None:
+        """End all readers with `error`; what is on disk stays for the next attempt."""
+        ...
+
+    async def reset(self) -> None:
+        """Drop what is on disk and start at zero; only while no reader was given a byte."""
+        ...
+
+    def chunks(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        """Yield bytes [start, stop) as they come; the piece with the last byte only after `commit`."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release the file; the writer calls it last. Readers that are still on it go on reading."""
+        ...
+
+
+class Store(Protocol):
+    """Content-addressed files. A blob is held only once its sha256 was checked and made durable."""
+
+    def size_of(self, digest: Digest) -> int | None:
+        """Size of a held blob, None when it is not held. From memory: never touches the disk."""
+        ...
+
+    def held(self) -> Iterator[tuple[Digest, int]]:
+        """Every held digest with its size."""
+        ...
+
+    async def open(self, digest: Digest) -> HeldBlob | None:
+        """A held blob for reading; None (and no longer held) when its file is gone or has another size."""
+        ...
+
+    async def read(self, digest: Digest) -> bytes | None:
+        """A held blob of at most MANIFEST_LIMIT bytes, its sha256 checked; dropped and None when wrong."""
+        ...
+
+    async def write(self, digest: Digest, body: bytes) -> None:
+        """Hold a small blob; raises WrongContent where `body` is not `digest`."""
+        ...
+
+    async def begin(self, digest: Digest, size: int) -> Partial:
+        """Start or resume the assembly of a blob. One Partial a digest at a time (the caller's duty)."""
+        ...
+
+    def staged_path(self, digest: Digest, index: int) -> Path:
+        """Where the swarm engine keeps the file of one segment; the directory exists."""
+        ...
+
+    async def segment_meta(self, digest: Digest, index: int) -> SegmentMeta | None:
+        """Piece hashes of one segment of a held blob."""
+        ...
+
+    async def stage(self, digest: Digest, index: int) -> Path | None:
+        """Copy one segment of a held or partly assembled blob to `staged_path`; None when not there."""
+        ...
+
+    async def unstage(self, digest: Digest, index: int) -> None:
+        """Delete a staged segment, if it is there."""
+        ...
+
+    async def drop(self, digest: Digest) -> None:
+        """Hold this blob no longer."""
+        ...
+
+    async def tag(self, repository: Repository, tag: Tag) -> TagRecord | None:
+        """The last answer kept for a tag."""
+        ...
+
+    async def put_tag(self, repository: Repository, tag: Tag, record: TagRecord) -> None:
+        """Keep an answer, durably."""
+        ...

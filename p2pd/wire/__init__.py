@@ -1,0 +1,1 @@
+"""Parsers and codecs: bytes in, values out, bounded and fuzzed."""
