@@ -1,0 +1,107 @@
+"""The libtorrent adapter, between real sessions on loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from pathlib import Path
+
+import pytest
+import trio
+
+from p2pd.io.swarm import LibtorrentSegment, open_swarm
+from p2pd.model.errors import StoreError
+from p2pd.model.layout import MIB, SegmentMeta
+from p2pd.model.reference import Digest
+
+
+def make_meta(data: bytes) -> SegmentMeta:
+    digest = Digest(hashlib.sha256(data).hexdigest())
+    meta = SegmentMeta(digest, len(data), 0, b"")
+    segment = meta.segment
+    hashes = b"".join(
+        hashlib.sha1(data[i * segment.piece_length : (i + 1) * segment.piece_length]).digest()
+        for i in range(segment.piece_count)
+    )
+    return SegmentMeta(digest, len(data), 0, hashes)
+
+
+def path_of(directory: Path, meta: SegmentMeta) -> Path:
+    directory.mkdir(exist_ok=True)
+    return directory / f"{meta.digest.hex}.{meta.index}"
+
+
+async def wait_until_readable(segment: LibtorrentSegment) -> None:
+    with trio.fail_after(20):
+        while True:
+            changed = segment.changed
+            if len(segment.readable) == segment.meta.segment.piece_count:
+                return
+            await changed.wait()
+
+
+DATA = random.Random(1).randbytes(9 * MIB + 12345)
+META = make_meta(DATA)
+
+
+async def test_pieces_spread_from_a_seed_and_from_the_wan(tmp_path: Path) -> None:
+    seed_path, leech_path = path_of(tmp_path / "a", META), path_of(tmp_path / "b", META)
+    seed_path.write_bytes(DATA)
+    async with open_swarm("127.0.0.1", 0) as one, open_swarm("127.0.0.1", 0) as two:
+        seed = await one.add(META, seed_path, complete=True)
+        leech = await two.add(META, leech_path, complete=False)
+        assert seed.is_complete
+        assert not leech.have
+        leech.connect("127.0.0.1", one.port)
+        await wait_until_readable(leech)
+        assert leech.is_complete
+        assert leech_path.read_bytes() == DATA
+        await leech.remove()
+        again = await two.add(META, leech_path, complete=False)
+        assert again.is_complete, "a file left by an earlier run is checked and adopted"
+
+
+async def test_handed_over_pieces_are_checked(tmp_path: Path) -> None:
+    path = path_of(tmp_path / "a", META)
+    async with open_swarm("127.0.0.1", 0) as swarm:
+        segment = await swarm.add(META, path, complete=False)
+        segment.add_piece_nowait(2, DATA[2 * MIB : 3 * MIB])
+        segment.add_piece_nowait(0, b"x" * MIB)
+        with trio.fail_after(10):
+            while segment.readable != {2}:
+                await segment.changed.wait()
+            while 0 not in segment.take_refused():
+                await segment.changed.wait()
+        assert segment.have == {2}
+        with path.open("rb") as file:
+            file.seek(2 * MIB)
+            assert file.read(MIB) == DATA[2 * MIB : 3 * MIB]
+        for piece in {0, *range(META.segment.piece_count)} - {2}:
+            segment.add_piece_nowait(piece, DATA[piece * MIB : (piece + 1) * MIB])
+        await wait_until_readable(segment)
+        assert path.read_bytes() == DATA
+
+
+async def test_wrong_bytes_of_a_peer_never_count(tmp_path: Path) -> None:
+    bad = bytearray(DATA)
+    bad[5 * MIB] ^= 1
+    bad_path = path_of(tmp_path / "a", META)
+    bad_path.write_bytes(bad)
+    async with open_swarm("127.0.0.1", 0) as one, open_swarm("127.0.0.1", 0) as two:
+        await one.add(META, bad_path, complete=True)
+        leech = await two.add(META, path_of(tmp_path / "b", META), complete=False)
+        leech.connect("127.0.0.1", one.port)
+        with trio.fail_after(20):
+            while len(leech.have) < META.segment.piece_count - 1:
+                await leech.changed.wait()
+        assert 5 not in leech.have
+
+
+async def test_a_disk_error_is_reported(tmp_path: Path) -> None:
+    path = path_of(tmp_path / "a", META)
+    path.mkdir()
+    async with open_swarm("127.0.0.1", 0) as swarm:
+        with pytest.raises(StoreError, match="Is a directory"):
+            await swarm.add(META, path, complete=False)
+        path.rmdir()
+        assert not (await swarm.add(META, path, complete=False)).have, "the name is free again"
