@@ -1,0 +1,133 @@
+"""The disk, as the store uses it: a thin seam over the system calls that change something.
+
+Everything here blocks: call it from worker threads. Tests put a `Files` in its place that cuts
+the power between any two calls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from p2pd.model.errors import StoreError, StoreFull
+
+__all__ = ["Descriptor", "Files", "disk_errors", "open_readonly", "read_at", "replace_file"]
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+_HINTS = {
+    errno.ENOSPC: "free some space on that disk",
+    errno.EDQUOT: "raise the quota or free some space",
+    errno.EROFS: "remount the file system read-write",
+    errno.EACCES: "check the owner and mode of the state directory",
+    errno.EPERM: "check the owner and mode of the state directory",
+    errno.EIO: "the disk may be failing, see the kernel log",
+}
+
+
+class Descriptor:
+    """An open file, closed when the last reference goes.
+
+    Readers in worker threads share one, so it has no `close`: an explicit close could hand the
+    number to another file while a thread is still reading from it.
+    """
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self.fd)
+
+
+class Files:
+    """System calls that change the disk. All raise OSError."""
+
+    def create(self, path: Path) -> Descriptor:
+        """Open an empty file for reading and writing."""
+        return Descriptor(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644))
+
+    def open_rw(self, path: Path) -> Descriptor:
+        """Open for reading and writing, keeping what is there."""
+        return Descriptor(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
+
+    def write_at(self, file: Descriptor, data: bytes | memoryview, offset: int) -> None:
+        """Write all of `data`."""
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(file.fd, view, offset)
+            view, offset = view[written:], offset + written
+
+    def truncate(self, file: Descriptor, length: int) -> None:
+        os.ftruncate(file.fd, length)
+
+    def sync(self, file: Descriptor) -> None:
+        os.fsync(file.fd)
+
+    def rename(self, source: Path, target: Path) -> None:
+        source.replace(target)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file; it may be gone already."""
+        path.unlink(missing_ok=True)
+
+    def make_dir(self, path: Path) -> None:
+        """Make a directory and its parents; they may be there already."""
+        path.mkdir(parents=True, exist_ok=True)
+
+    def sync_dir(self, path: Path) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def replace_file(files: Files, scratch: Path, target: Path, data: bytes) -> None:
+    """Make `target` hold `data`, durably: after a power cut it has the old or the new content, whole.
+
+    `scratch` is a path of the same file system that nobody else uses.
+    """
+    try:
+        file = files.create(scratch)
+        files.write_at(file, data, 0)
+        files.sync(file)
+        files.rename(scratch, target)
+    except OSError:
+        with contextlib.suppress(OSError):
+            files.unlink(scratch)
+        raise
+    files.sync_dir(target.parent)
+
+
+def open_readonly(path: Path) -> Descriptor:
+    return Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+
+def read_at(file: Descriptor, offset: int, length: int) -> bytes:
+    """Bytes [offset, offset + length) of a file, fewer only where the file ends."""
+    data = os.pread(file.fd, length, offset)
+    if len(data) == length or not data:
+        return data
+    parts = [data]
+    missing = length - len(data)
+    while missing > 0 and (data := os.pread(file.fd, missing, offset + length - missing)):
+        parts.append(data)
+        missing -= len(data)
+    return b"".join(parts)
+
+
+@contextlib.contextmanager
+def disk_errors(doing: str) -> Iterator[None]:
+    """Turn OSError into StoreFull or StoreError, `cannot <doing>: why; what next`."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        hint = _HINTS.get(error.errno or 0)
+        line = f"cannot {doing}: {why}" + (f"; {hint}" if hint else "")
+        raise (StoreFull if error.errno in _NO_ROOM else StoreError)(line) from error

@@ -1,0 +1,304 @@
+"""A blob in assembly on disk: one writer, any number of readers that follow it.
+
+Rules that hold here:
+- The frontier moves, in the event loop, only after its bytes are written and hashed. A worker
+  thread that has begun is never abandoned, so a cancelled call leaves frontier and hashes in step.
+- The journal beside the file has the checksums of its whole pieces. What it does not vouch for is
+  cut off when the assembly is resumed: after a power cut the file's tail may be anything.
+- Readers get the piece with the last byte only once the whole sha256 was right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import trio
+
+from p2pd.io.files import Descriptor, Files, disk_errors, open_readonly, read_at, replace_file
+from p2pd.io.pieces import ENTRY_BYTES, PieceHasher, entry_of
+from p2pd.io.places import Places
+from p2pd.model.errors import P2pdError, StoreError, Unavailable, WrongContent
+from p2pd.model.layout import SHA1_BYTES, SMALL_BLOB, Layout, SegmentMeta
+from p2pd.model.reference import Digest
+
+__all__ = ["FilePartial", "Work", "resume_partial"]
+
+_READ = 1024 * 1024
+_PIECES_A_HOP = 16
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The files of one assembly."""
+
+    digest: Digest
+    size: int
+    data: Descriptor
+    journal: Descriptor
+
+
+class FilePartial:
+    """`p2pd.ports.store.Partial` on files."""
+
+    def __init__(
+        self,
+        work: Work,
+        hasher: PieceHasher,
+        places: Places,
+        files: Files,
+        on_commit: Callable[[Digest, int], None],
+        on_close: Callable[[FilePartial], None],
+    ) -> None:
+        self._work: Work | None = work
+        self._digest, self._size = work.digest, work.size
+        self._hasher = hasher
+        self._frontier = hasher.position
+        self._journaled = hasher.piece_count
+        self._places, self._files = places, files
+        self._on_commit, self._on_close = on_commit, on_close
+        self._layout = Layout(self._size)
+        self._error: P2pdError | None = None
+        self._committed = False
+        self._published = False
+        self._unsure = False
+        self._was_read = False
+        self._growth = trio.lowlevel.ParkingLot()
+
+    @property
+    def digest(self) -> Digest:
+        return self._digest
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    @property
+    def frontier(self) -> int:
+        return self._frontier
+
+    # Writer
+
+    async def append(self, data: bytes) -> None:
+        work = self._writable()
+        if len(data) > self._size - self._frontier:
+            raise WrongContent(f"{self._digest}: more than the announced {self._size} bytes came")
+        if data:
+            await self._add(work, data, None)
+
+    async def append_segment(self, staged: Path, meta: SegmentMeta) -> None:
+        """Copy a whole staged segment. Where the frontier is inside it already, copy the rest of it."""
+        work = self._writable()
+        if (meta.digest, meta.blob_size) != (self._digest, self._size) or not meta.is_consistent:
+            raise StoreError(f"metadata of segment {meta.index} does not fit {self._digest}")
+        segment = meta.segment
+        end = segment.offset + segment.length
+        if not segment.offset <= self._frontier < end:
+            raise StoreError(
+                f"{self._digest}: segment {meta.index} is not next, {self._frontier} bytes are there"
+            )
+        with disk_errors(f"read staged segment {staged.name}"):
+            source = await trio.to_thread.run_sync(open_readonly, staged)
+        while self._frontier < end:
+            piece = (self._frontier - segment.offset) // segment.piece_length
+            sha1 = meta.piece_hashes[piece * SHA1_BYTES : (piece + 1) * SHA1_BYTES]
+            await self._add(work, (source, self._frontier - segment.offset, self._hasher.piece_left), sha1)
+
+    async def commit(self) -> None:
+        work = self._writable()
+        if self._frontier < self._size:
+            raise StoreError(f"{self._digest}: only {self._frontier} of {self._size} bytes are there")
+        if self._hasher.sha256 != self._digest.hex:
+            wrong = WrongContent(
+                f"{self._digest}: its {self._size} bytes hash to sha256:{self._hasher.sha256}"
+            )
+            self.fail(wrong)
+            # Shielded: left on disk they would be resumed, and blamed on the next source.
+            with disk_errors(f"drop the wrong bytes of {self._digest}"), trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._discard)
+            raise wrong
+        with disk_errors(f"store {self._digest} ({self._size} bytes)"):
+            await trio.to_thread.run_sync(self._publish, work)
+        self._committed = True
+        self._on_commit(self._digest, self._size)
+        self._growth.unpark_all()
+
+    def fail(self, error: P2pdError) -> None:
+        if self._error is None and not self._committed:
+            self._error = error
+            self._growth.unpark_all()
+
+    async def reset(self) -> None:
+        work = self._writable()
+        if self._was_read:
+            raise StoreError(f"{self._digest}: cannot start over, a client has read from it")
+        with disk_errors(f"start {self._digest} over"):
+            await trio.to_thread.run_sync(_empty, self._files, work)
+        self._hasher = PieceHasher(self._size)
+        self._frontier = self._journaled = 0
+
+    async def aclose(self) -> None:
+        if self._work is None:
+            return
+        self._work = None
+        self.fail(Unavailable(f"the transfer of {self._digest} was stopped"))
+        self._on_close(self)
+
+    # Readers
+
+    def segment_meta(self, index: int) -> SegmentMeta | None:
+        if not 0 <= index < self._layout.segment_count:
+            return None
+        segment = self._layout.segment(index)
+        if segment.offset + segment.length > self._frontier:
+            return None
+        return SegmentMeta(self._digest, self._size, index, self._hasher.segment_hashes(index))
+
+    async def assembled(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        """Bytes [start, stop) below the frontier, for this node's own use: the tail is not held back."""
+        if self._work is None:
+            raise StoreError(f"{self._digest}: its assembly was closed")
+        file = self._work.data
+        for position in range(start, stop, _READ):
+            yield await trio.to_thread.run_sync(read_at, file, position, min(stop - position, _READ))
+
+    async def chunks(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        stop = min(stop, self._size)
+        position = start
+        with disk_errors(f"read {self._digest}"):
+            # Later renames and unlinks do not harm a reader that has the file open.
+            file = (
+                self._work.data
+                if self._work is not None
+                else await trio.to_thread.run_sync(open_readonly, self._places.blob(self._digest))
+            )
+        while position < stop:
+            limit = min(self._readable(), stop)
+            error = self._error
+            if error is not None and (position >= limit or isinstance(error, WrongContent)):
+                # A copy, because every `raise` of one object adds to its traceback.
+                raise copy.copy(error) from error
+            if position >= limit:
+                await self._growth.park()
+                continue
+            self._was_read = True
+            with disk_errors(f"read {self._digest}"):
+                data = await trio.to_thread.run_sync(read_at, file, position, min(limit - position, _READ))
+            if not data:
+                raise StoreError(f"cannot read {self._digest}: its file was cut off")
+            yield data
+            position += len(data)
+
+    def _readable(self) -> int:
+        if self._committed or self._size == 0:
+            return self._size
+        return min(self._frontier, self._layout.stripe(self._layout.stripe_count - 1).start)
+
+    # Below: the writer's work. What runs in a worker thread says so.
+
+    def _writable(self) -> Work:
+        if self._work is None or self._committed:
+            raise StoreError(f"{self._digest}: its assembly was closed")
+        if self._unsure:
+            raise StoreError(f"{self._digest}: the disk failed to keep its bytes; begin again")
+        return self._work
+
+    async def _add(self, work: Work, data: bytes | tuple[Descriptor, int, int], sha1: bytes | None) -> None:
+        with disk_errors(f"write {self._digest} at {self._frontier}"):
+            await trio.to_thread.run_sync(self._write, work, data, sha1)
+        self._frontier = self._hasher.position
+        self._growth.unpark_all()
+
+    def _write(self, work: Work, data: bytes | tuple[Descriptor, int, int], sha1: bytes | None) -> None:
+        """Write, then hash, the next bytes, or the part (offset, length) of a file. In a thread."""
+        if isinstance(data, tuple):
+            source, offset, length = data
+            data = read_at(source, offset, length)
+            if len(data) != length:
+                raise StoreError(f"{self._digest}: a staged segment is shorter than its metadata says")
+        self._files.write_at(work.data, data, self._hasher.position)
+        self._hasher.update(data, sha1)
+        if self._hasher.piece_count > self._journaled:
+            # Its loss costs a resumed transfer some bytes, never this one: tried again with the next piece.
+            with contextlib.suppress(OSError):
+                self._files.write_at(
+                    work.journal, self._hasher.entries(self._journaled), self._journaled * ENTRY_BYTES
+                )
+                self._journaled = self._hasher.piece_count
+
+    def _publish(self, work: Work) -> None:
+        """Make it durable and move it among the held blobs. In a thread; may be repeated after an error."""
+        places, files = self._places, self._files
+        if not self._published:
+            try:
+                files.sync(work.data)
+            except OSError:
+                # After a failed fsync the kernel may forget the pages and let the next one succeed.
+                self._unsure = True
+                raise
+            if self._size > SMALL_BLOB:
+                table = self._hasher.table().encode()
+                replace_file(files, places.new_scratch(), places.sidecar(self._digest), table)
+            files.rename(places.partial(self._digest, self._size), places.blob(self._digest))
+            self._published = True
+        files.sync_dir(places.blob(self._digest).parent)
+        with contextlib.suppress(OSError):
+            files.unlink(places.journal(self._digest, self._size))
+
+    def _discard(self) -> None:
+        """Remove what is on disk. In a thread."""
+        self._files.unlink(self._places.partial(self._digest, self._size))
+        self._files.unlink(self._places.journal(self._digest, self._size))
+
+
+async def resume_partial(digest: Digest, size: int, places: Places, files: Files) -> tuple[Work, PieceHasher]:
+    """Open the assembly of a blob, hashing again what an earlier one left.
+
+    The hasher stands at the end of the last piece that the journal vouches for.
+    """
+    hasher = PieceHasher(size)
+    with disk_errors(f"begin {digest} ({size} bytes)"):
+        work = await trio.to_thread.run_sync(_open, digest, size, places, files)
+        # A few pieces a hop, so that a stop of the daemon need not wait for a whole large blob.
+        while await trio.to_thread.run_sync(_hash_again, work, hasher):
+            pass
+        await trio.to_thread.run_sync(_cut, files, work, hasher)
+    if hasher.position:
+        log.info("transfer resumed", digest=str(digest), bytes=hasher.position, size=size)
+    return work, hasher
+
+
+def _open(digest: Digest, size: int, places: Places, files: Files) -> Work:
+    for path in places.partials.glob(f"{digest.hex}.*"):
+        if path not in (places.partial(digest, size), places.journal(digest, size)):
+            files.unlink(path)
+    data = files.open_rw(places.partial(digest, size))
+    return Work(digest, size, data, files.open_rw(places.journal(digest, size)))
+
+
+def _hash_again(work: Work, hasher: PieceHasher) -> bool:
+    """Take the next few pieces; False when there is no more good one."""
+    for _ in range(_PIECES_A_HOP):
+        length = hasher.piece_left
+        told = read_at(work.journal, hasher.piece_count * ENTRY_BYTES, ENTRY_BYTES)
+        piece = read_at(work.data, hasher.position, length)
+        if not length or len(piece) != length or entry_of(piece) != told:
+            return False
+        hasher.update(piece, told[:SHA1_BYTES])
+    return True
+
+
+def _cut(files: Files, work: Work, hasher: PieceHasher) -> None:
+    files.truncate(work.data, hasher.position)
+    files.truncate(work.journal, hasher.piece_count * ENTRY_BYTES)
+
+
+def _empty(files: Files, work: Work) -> None:
+    files.truncate(work.journal, 0)
+    files.truncate(work.data, 0)

@@ -1,0 +1,102 @@
+"""What a store directory holds when the daemon starts, and tidying it. Blocks; raises OSError."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+import structlog
+
+from p2pd.io.files import Files
+from p2pd.io.pieces import PieceTable
+from p2pd.io.places import SIDECAR_SUFFIX, Places
+from p2pd.model.errors import InvalidReference
+from p2pd.model.layout import SMALL_BLOB
+from p2pd.model.reference import Digest
+
+__all__ = ["load_table", "make_ready", "scan"]
+
+_STAGED_AGE = 24 * 3600.0
+
+log = structlog.get_logger()
+
+
+def make_ready(places: Places, files: Files) -> None:
+    """Make the directories of a new store. All shards at once: a commit then has one directory to sync."""
+    for path in (places.partials, places.staging, places.tags, places.scratch, places.blobs):
+        files.make_dir(path)
+    if not places.shards()[-1].is_dir():
+        for path in places.shards():
+            files.make_dir(path)
+        for path in (places.blobs, places.blobs.parent, places.root):
+            files.sync_dir(path)
+
+
+def scan(places: Places, files: Files) -> dict[Digest, int]:
+    """Sizes of the held blobs. Leftovers of an earlier run are removed on the way."""
+    index: dict[Digest, int] = {}
+    for shard in places.shards():
+        _scan_shard(shard, places, files, index)
+    for path in places.scratch.iterdir():
+        _remove(files, path)
+    for path in places.partials.iterdir():
+        if _held_digest(path.name, index) is not None:
+            _remove(files, path)
+    stale = time.time() - _STAGED_AGE
+    for path in places.staging.iterdir():
+        if _held_digest(path.name, index) is not None or path.stat().st_mtime < stale:
+            _remove(files, path)
+    return index
+
+
+def load_table(places: Places, digest: Digest, size: int) -> PieceTable | None:
+    """The sidecar of a held blob; None where it is missing or no good."""
+    try:
+        data = places.sidecar(digest).read_bytes()
+    except FileNotFoundError:
+        return None
+    table = PieceTable.decode(data)
+    return table if table is not None and table.size == size else None
+
+
+def _scan_shard(shard: Path, places: Places, files: Files, index: dict[Digest, int]) -> None:
+    sidecars: dict[Digest, int] = {}
+    found: dict[Digest, int] = {}
+    with os.scandir(shard) as entries:
+        for entry in entries:
+            name = entry.name.removesuffix(SIDECAR_SUFFIX)
+            if (digest := _digest(name)) is not None and name.startswith(shard.name) and entry.is_file():
+                (found if name == entry.name else sidecars)[digest] = entry.stat().st_size
+    for digest, size in found.items():
+        length = sidecars.pop(digest, None)
+        if size > SMALL_BLOB and length is not None and length != PieceTable.encoded_size(size):
+            # Either of the two is wrong. The sidecar has a checksum, so it can say which.
+            table = PieceTable.decode(places.sidecar(digest).read_bytes())
+            _remove(files, places.sidecar(digest))
+            if table is not None:
+                log.error("stored blob has the wrong size, dropped", digest=str(digest), bytes=size)
+                _remove(files, places.blob(digest))
+                continue
+        index[digest] = size
+    for digest in sidecars:
+        _remove(files, places.sidecar(digest))
+
+
+def _digest(name: str) -> Digest | None:
+    try:
+        return Digest.from_hex(name)
+    except InvalidReference:
+        return None
+
+
+def _held_digest(name: str, index: dict[Digest, int]) -> Digest | None:
+    digest = _digest(name.partition(".")[0])
+    return digest if digest in index else None
+
+
+def _remove(files: Files, path: Path) -> None:
+    """Remove one leftover. Where that is not possible the next start tries again."""
+    with contextlib.suppress(OSError):
+        files.unlink(path)

@@ -1,0 +1,269 @@
+"""The content store on files: `p2pd.ports.store.Store`.
+
+Rules that hold here:
+- A digest is in the index only while its blob, checked and durable, is in its place.
+- Every step leaves a directory that the next start reads right, wherever the power fails: bytes
+  are synced before the rename that makes them count, and the directory after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from pathlib import Path
+
+import structlog
+import trio
+
+from p2pd.io.files import Descriptor, Files, disk_errors, open_readonly, replace_file
+from p2pd.io.held import FileHeldBlob, hash_file, read_whole
+from p2pd.io.partial import FilePartial, resume_partial
+from p2pd.io.pieces import PieceHasher, PieceTable
+from p2pd.io.places import Places
+from p2pd.io.scan import load_table, make_ready, scan
+from p2pd.io.tags import read_record, write_record
+from p2pd.model.errors import StoreError, UserMistake, WrongContent
+from p2pd.model.layout import MANIFEST_LIMIT, SMALL_BLOB, Layout, SegmentMeta
+from p2pd.model.reference import Digest, Repository, Tag
+from p2pd.ports.store import TagRecord
+
+__all__ = ["FileStore"]
+
+log = structlog.get_logger()
+
+
+class FileStore:
+    """Made by `open_dir`. `close` gives the directory to the next user."""
+
+    def __init__(self, places: Places, files: Files, index: dict[Digest, int], lock: Descriptor) -> None:
+        self._places, self._files = places, files
+        self._index = index
+        self._lock: Descriptor | None = lock
+        self._partials: dict[Digest, FilePartial] = {}
+        self._rebuild = trio.Lock()
+
+    @classmethod
+    async def open_dir(cls, path: Path, files: Files | None = None) -> FileStore:
+        """Open the store in `path`, making it where it is new.
+
+        Raises UserMistake where another process uses it, StoreError, StoreFull.
+        """
+        places, files = Places(path), files or Files()
+        with disk_errors(f"open the store in {path}"):
+            lock = await trio.to_thread.run_sync(_take_lock, places, files)
+            await trio.to_thread.run_sync(make_ready, places, files)
+            index = await trio.to_thread.run_sync(scan, places, files)
+        log.info("store opened", path=str(path), blobs=len(index), bytes=sum(index.values()))
+        return cls(places, files, index, lock)
+
+    def close(self) -> None:
+        """Let go of the directory. Readers that are still on a blob go on reading."""
+        self._lock = None
+
+    # Held blobs
+
+    def size_of(self, digest: Digest) -> int | None:
+        return self._index.get(digest)
+
+    def held(self) -> Iterator[tuple[Digest, int]]:
+        return iter(list(self._index.items()))
+
+    async def open(self, digest: Digest) -> FileHeldBlob | None:
+        found = await self._find(digest)
+        if found is None:
+            return None
+        file, size, table = found
+        return FileHeldBlob(digest, size, file, table, self._drop_corrupt)
+
+    async def read(self, digest: Digest) -> bytes | None:
+        size = self._index.get(digest)
+        if size is None or size > MANIFEST_LIMIT:
+            return None
+        with disk_errors(f"read {digest}"):
+            file = await trio.to_thread.run_sync(_open_sized, self._places.blob(digest), size)
+            if file is not None:
+                body = await trio.to_thread.run_sync(read_whole, file, digest, size)
+                if body is not None:
+                    return body
+        log.error("stored blob is gone or corrupt, dropped", digest=str(digest), bytes=size)
+        await self._drop_corrupt(digest)
+        return None
+
+    async def write(self, digest: Digest, body: bytes) -> None:
+        with disk_errors(f"store {digest} ({len(body)} bytes)"):
+            if not await trio.to_thread.run_sync(self._keep, digest, body):
+                raise WrongContent(f"{len(body)} bytes are not {digest}")
+        self._index[digest] = len(body)
+
+    async def drop(self, digest: Digest) -> None:
+        if self._index.pop(digest, None) is None:
+            return
+        # Shielded: a blob that is no longer in the index must not come back at the next start.
+        with disk_errors(f"delete {digest}"), trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(self._delete, digest)
+
+    # Transfers
+
+    async def begin(self, digest: Digest, size: int) -> FilePartial:
+        if size < 0:
+            raise WrongContent(f"{digest}: a size of {size} bytes was announced")
+        if digest in self._partials:
+            raise StoreError(f"{digest} is being assembled already")
+        work, hasher = await resume_partial(digest, size, self._places, self._files)
+        partial = FilePartial(work, hasher, self._places, self._files, self._committed, self._closed)
+        self._partials[digest] = partial
+        return partial
+
+    def staged_path(self, digest: Digest, index: int) -> Path:
+        return self._places.staged(digest, index)
+
+    async def segment_meta(self, digest: Digest, index: int) -> SegmentMeta | None:
+        found = await self._find(digest)
+        if found is None:
+            return None
+        file, size, table = found
+        if table is None:
+            with disk_errors(f"read {digest}"):
+                table = await hash_file(file, digest, size)
+        if table is None:
+            await self._drop_corrupt(digest)
+            return None
+        return table.segment_meta(digest, index)
+
+    async def stage(self, digest: Digest, index: int) -> Path | None:
+        """Copy one segment of a held or partly assembled blob; the file is whole or not there at all."""
+        partial = self._partials.get(digest)
+        if digest not in self._index and partial is not None and partial.segment_meta(index) is not None:
+            segment = Layout(partial.size).segment(index)
+            return await self._copy(
+                digest, index, partial.assembled(segment.offset, segment.offset + segment.length)
+            )
+        blob = await self.open(digest)
+        if blob is None or not 0 <= index < Layout(blob.size).segment_count:
+            return None
+        segment = Layout(blob.size).segment(index)
+        return await self._copy(digest, index, blob.chunks(segment.offset, segment.offset + segment.length))
+
+    async def unstage(self, digest: Digest, index: int) -> None:
+        with disk_errors(f"delete staged segment {index} of {digest}"):
+            await trio.to_thread.run_sync(self._files.unlink, self._places.staged(digest, index))
+
+    # Tags
+
+    async def tag(self, repository: Repository, tag: Tag) -> TagRecord | None:
+        with disk_errors(f"read what is known of {repository}:{tag}"):
+            record, was_corrupt = await trio.to_thread.run_sync(
+                read_record, self._places, self._files, repository, tag
+            )
+        if was_corrupt:
+            log.warning("tag record is corrupt, dropped", repository=str(repository), tag=tag.name)
+        return record
+
+    async def put_tag(self, repository: Repository, tag: Tag, record: TagRecord) -> None:
+        with disk_errors(f"keep the answer for {repository}:{tag}"):
+            await trio.to_thread.run_sync(write_record, self._places, self._files, repository, tag, record)
+
+    # Below: the work behind it.
+
+    async def _find(self, digest: Digest) -> tuple[Descriptor, int, PieceTable | None] | None:
+        """Open a held blob with its piece table (None when small); forget it where it is gone or wrong."""
+        size = self._index.get(digest)
+        if size is None:
+            return None
+        with disk_errors(f"read {digest}"):
+            file = await trio.to_thread.run_sync(_open_sized, self._places.blob(digest), size)
+            if file is not None and size <= SMALL_BLOB:
+                return file, size, None
+            table = await self._table(file, digest, size) if file is not None else None
+        if file is None or table is None:
+            log.error("stored blob is gone or corrupt, dropped", digest=str(digest), bytes=size)
+            await self._drop_corrupt(digest)
+            return None
+        return file, size, table
+
+    async def _table(self, file: Descriptor, digest: Digest, size: int) -> PieceTable | None:
+        """The piece table of a large blob, made again from its bytes where the sidecar is no good."""
+        table = await trio.to_thread.run_sync(load_table, self._places, digest, size)
+        if table is not None:
+            return table
+        async with self._rebuild:
+            table = await trio.to_thread.run_sync(load_table, self._places, digest, size)
+            if table is None and (table := await hash_file(file, digest, size)) is not None:
+                log.warning("checksums of a stored blob made again", digest=str(digest), bytes=size)
+                # On a disk that takes no more writes the table serves from memory.
+                with contextlib.suppress(OSError):
+                    await trio.to_thread.run_sync(self._keep_table, digest, table)
+        return table
+
+    async def _drop_corrupt(self, digest: Digest) -> None:
+        try:
+            await self.drop(digest)
+        except StoreError as error:
+            log.warning("corrupt blob could not be deleted", digest=str(digest), error=str(error))
+
+    async def _copy(self, digest: Digest, index: int, chunks: AsyncGenerator[bytes, None]) -> Path:
+        scratch, target = self._places.new_scratch(), self._places.staged(digest, index)
+        try:
+            with disk_errors(f"stage segment {index} of {digest}"):
+                file = await trio.to_thread.run_sync(self._files.create, scratch)
+                offset = 0
+                async with aclosing(chunks):
+                    async for data in chunks:
+                        await trio.to_thread.run_sync(self._files.write_at, file, data, offset)
+                        offset += len(data)
+                await trio.to_thread.run_sync(self._files.rename, scratch, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._files.unlink(scratch)
+            raise
+        return target
+
+    def _committed(self, digest: Digest, size: int) -> None:
+        self._index[digest] = size
+
+    def _closed(self, partial: FilePartial) -> None:
+        if self._partials.get(partial.digest) is partial:
+            del self._partials[partial.digest]
+
+    def _keep(self, digest: Digest, body: bytes) -> bool:
+        """Check and keep a small blob; False where it is not `digest`. In a thread."""
+        if hashlib.sha256(body).hexdigest() != digest.hex:
+            return False
+        if len(body) > SMALL_BLOB:
+            hasher = PieceHasher(len(body))
+            hasher.update(body)
+            self._keep_table(digest, hasher.table())
+        replace_file(self._files, self._places.new_scratch(), self._places.blob(digest), body)
+        return True
+
+    def _keep_table(self, digest: Digest, table: PieceTable) -> None:
+        replace_file(self._files, self._places.new_scratch(), self._places.sidecar(digest), table.encode())
+
+    def _delete(self, digest: Digest) -> None:
+        self._files.unlink(self._places.blob(digest))
+        self._files.unlink(self._places.sidecar(digest))
+
+
+def _take_lock(places: Places, files: Files) -> Descriptor:
+    files.make_dir(places.root)
+    lock = files.open_rw(places.lock)
+    try:
+        fcntl.flock(lock.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserMistake(
+            f"the store in {places.root} is in use by another process; stop that or choose another state_dir"
+        ) from error
+    return lock
+
+
+def _open_sized(path: Path, size: int) -> Descriptor | None:
+    """Open a file of exactly `size` bytes; None where it is gone or has another size."""
+    try:
+        file = open_readonly(path)
+    except FileNotFoundError:
+        return None
+    return file if os.fstat(file.fd).st_size == size else None

@@ -1,0 +1,81 @@
+"""Answers about tags, one small JSON file each.
+
+{"repository": "docker.io/library/alpine", "tag": "3.20", "digest": "sha256:…", "size": 1853,
+ "media_type": "…", "confirmed_at": 1732400000.0}
+"""
+
+from __future__ import annotations
+
+import json
+import math
+
+from p2pd.io.files import Files, replace_file
+from p2pd.io.places import Places
+from p2pd.model.content import Descriptor
+from p2pd.model.errors import InvalidReference
+from p2pd.model.reference import Digest, Repository, Tag
+from p2pd.ports.store import TagRecord
+
+__all__ = ["decode_record", "encode_record", "read_record", "write_record"]
+
+_FILE_LIMIT = 64 * 1024
+
+
+def encode_record(repository: Repository, tag: Tag, record: TagRecord) -> bytes:
+    descriptor = record.descriptor
+    document = {
+        "repository": str(repository),
+        "tag": tag.name,
+        "digest": str(descriptor.digest),
+        "size": descriptor.size,
+        "media_type": descriptor.media_type,
+        "confirmed_at": float(record.confirmed_at),
+    }
+    return json.dumps(document).encode()
+
+
+def decode_record(data: bytes, repository: Repository, tag: Tag) -> TagRecord | None:
+    """Read a record; None where it is malformed or about another tag."""
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(document, dict):
+        return None
+    if document.get("repository") != str(repository) or document.get("tag") != tag.name:
+        return None
+    digest, size, media_type, at = (document.get(k) for k in ("digest", "size", "media_type", "confirmed_at"))
+    if not isinstance(digest, str) or not isinstance(media_type, str):
+        return None
+    if type(size) is not int or size < 0 or not isinstance(at, float) or not math.isfinite(at):
+        return None
+    try:
+        return TagRecord(Descriptor(Digest.parse(digest), size, media_type), at)
+    except InvalidReference:
+        return None
+
+
+def read_record(
+    places: Places, files: Files, repository: Repository, tag: Tag
+) -> tuple[TagRecord | None, bool]:
+    """The record kept for a tag, and whether there was a corrupt one, now removed. Blocks; OSError."""
+    path = places.tag(repository, tag)
+    try:
+        with path.open("rb") as file:
+            data = file.read(_FILE_LIMIT)
+    except FileNotFoundError:
+        return None, False
+    record = decode_record(data, repository, tag)
+    if record is None:
+        files.unlink(path)
+    return record, record is None
+
+
+def write_record(places: Places, files: Files, repository: Repository, tag: Tag, record: TagRecord) -> None:
+    """Keep a record durably. Blocks; OSError."""
+    path = places.tag(repository, tag)
+    if not path.parent.is_dir():
+        files.make_dir(path.parent)
+        for folder in (path.parent.parent, places.tags):
+            files.sync_dir(folder)
+    replace_file(files, places.new_scratch(), path, encode_record(repository, tag, record))
