@@ -1,0 +1,113 @@
+"""One process inside the testbed, and what the kernel accounts to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Process", "Usage"]
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_POLL_S = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a live process has used so far: CPU seconds (user + system, all threads), peak resident bytes."""
+
+    cpu_s: float
+    peak_rss: int
+
+
+class Process:
+    """A process started through `nsenter`, which waits for it and ends as it ended.
+
+    Signals go to the process itself, found as the one child of nsenter: nsenter passes none on.
+    """
+
+    def __init__(self, popen: subprocess.Popen[bytes], name: str, log: Path | None = None) -> None:
+        self._popen = popen
+        self.name = name
+        self.log = log
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit code, negative signal number, or None while it runs."""
+        return self._popen.poll()
+
+    @property
+    def is_running(self) -> bool:
+        return self._popen.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """Its process id as the host sees it; raises ProcessLookupError once it has ended."""
+        children = Path(f"/proc/{self._popen.pid}/task/{self._popen.pid}/children")
+        while self._popen.poll() is None:
+            with contextlib.suppress(FileNotFoundError):
+                if found := children.read_text().split():
+                    return int(found[0])
+            time.sleep(_POLL_S)
+        raise ProcessLookupError(f"{self.name} has ended with code {self._popen.returncode}")
+
+    def send(self, number: int) -> None:
+        """Send a signal; one that has ended is left alone."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def release(self) -> None:
+        """Write the line that a process started behind a gate waits for."""
+        if self._popen.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._popen.stdin.write(b"\n")
+                self._popen.stdin.close()
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Exit code; raises TimeoutError after `timeout` seconds."""
+        try:
+            return self._popen.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError(f"{self.name} has not ended after {timeout} s") from error
+
+    def stop(self, grace: float = 5.0) -> int:
+        """SIGTERM, and SIGKILL after `grace` seconds; the exit code."""
+        self.send(signal.SIGTERM)
+        try:
+            return self.wait(grace)
+        except TimeoutError:
+            return self.kill()
+
+    def kill(self, number: int = signal.SIGKILL) -> int:
+        """Send `number` and wait for the end."""
+        self.send(number)
+        return self.wait(10)
+
+    def usage(self) -> Usage:
+        """Read from /proc; raises ProcessLookupError once it has ended."""
+        pid = self.pid
+        try:
+            # The command name, in brackets, may hold spaces.
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            status = Path(f"/proc/{pid}/status").read_text()
+        except FileNotFoundError as error:
+            raise ProcessLookupError(f"{self.name} has ended") from error
+        peak = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")]
+        return Usage((int(fields[11]) + int(fields[12])) / _TICKS, peak[0] * 1024 if peak else 0)
+
+    def last_words(self, lines: int = 3) -> str:
+        """The end of its log, in one line."""
+        if self.log is None or not self.log.exists():
+            return ""
+        return " | ".join(self.log.read_text(errors="replace").strip().splitlines()[-lines:])
+
+    def abandon(self) -> None:
+        """Collect it after its namespaces are gone."""
+        if self._popen.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._popen.stdin.close()
+        self._popen.wait(10)
