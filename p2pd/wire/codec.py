@@ -1,0 +1,379 @@
+"""The messages of p2pd.model.messages on the wire.
+
+A frame is a 4-byte big-endian length and that many bytes of one msgpack array:
+
+    [version, type, correlation, field, …]
+
+`correlation` ties a reply to its request; it is 0 in notices and Hello. Fields are positional.
+Elements after the known fields are ignored, so that a later release of the same version may
+append some (maps excepted); a change that an old node cannot ignore needs a new version. Nested values are
+arrays under the same rule.
+
+Everything in a frame is checked before it becomes a value: a decoded message can be used as it
+is. What does not pass is a PeerProtocolError and nothing else, and no frame makes more than a
+few times its own size in memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgpack  # type: ignore[import-untyped]  # ships no types
+
+from p2pd.model.content import Descriptor
+from p2pd.model.errors import InvalidReference, PeerProtocolError
+from p2pd.model.layout import SHA1_BYTES, Layout, SegmentMeta
+from p2pd.model.messages import (
+    PROTOCOL_VERSION,
+    READ_LIMIT,
+    Fetch,
+    Fetched,
+    Hello,
+    Join,
+    Joined,
+    Message,
+    Ping,
+    Pong,
+    Progress,
+    Query,
+    QueryReply,
+    Read,
+    ReadReply,
+    Refused,
+    Resolve,
+    Resolved,
+    SegmentReady,
+    Want,
+    WantReply,
+)
+from p2pd.model.reference import Digest, Repository, Tag
+from p2pd.wire.exchange import one_line
+from p2pd.wire.fields import check_node_id, check_port, check_site
+
+__all__ = [
+    "FRAME_LIMIT",
+    "HELLO_LIMIT",
+    "Envelope",
+    "FrameBuffer",
+    "IncompatibleVersion",
+    "decode",
+    "encode",
+]
+
+_T = TypeVar("_T")
+
+FRAME_LIMIT = 512 * 1024
+"""Largest frame after its length, bytes."""
+
+HELLO_LIMIT = 1024
+"""Largest frame taken from a peer that has not introduced itself, bytes."""
+
+_INT_LIMIT = 2**53
+_STRING_LIMIT = 1024
+_ARRAY_LIMIT = 64
+_ARRAYS_LIMIT = 16
+_MEDIA_TYPE_LIMIT = 255
+_WAN = ("seeder", "origin", "none")
+_HASHES_LIMIT = 64 * SHA1_BYTES
+
+# Types below 0x40 are requests (Hello aside), below 0x70 replies, then notices: a node can tell
+# what to do with one it does not know.
+_REPLIES_FROM = 0x40
+_NOTICES_FROM = 0x70
+
+
+class IncompatibleVersion(PeerProtocolError):
+    """A well-formed frame of a protocol version that this node does not speak."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(f"peer speaks protocol version {version}, this node {PROTOCOL_VERSION}")
+        self.version = version
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A decoded frame. `message` is None when its type is not known here."""
+
+    type: int
+    correlation: int
+    message: Message | None
+
+    @property
+    def is_request(self) -> bool:
+        return self.type < _REPLIES_FROM and not isinstance(self.message, Hello)
+
+    @property
+    def is_notice(self) -> bool:
+        return self.type >= _NOTICES_FROM
+
+    @property
+    def is_reply(self) -> bool:
+        return _REPLIES_FROM <= self.type < _NOTICES_FROM
+
+
+class FrameBuffer:
+    """Cuts a byte stream into frames. Holds no more than one frame and what was fed last."""
+
+    def __init__(self, limit: int = HELLO_LIMIT) -> None:
+        self.limit = limit
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        self._buffer += data
+
+    def next_frame(self) -> bytes | None:
+        """The next whole frame without its length, None until more is fed.
+
+        Raises PeerProtocolError as soon as a length is zero or over `limit`.
+        """
+        if len(self._buffer) < 4:
+            return None
+        length = int.from_bytes(self._buffer[:4], "big")
+        if not 0 < length <= self.limit:
+            raise PeerProtocolError(f"frame of {length} bytes is not within 1 to {self.limit}")
+        if len(self._buffer) < 4 + length:
+            return None
+        frame = bytes(self._buffer[4 : 4 + length])
+        del self._buffer[: 4 + length]
+        return frame
+
+
+class _Fields:
+    """The fields of one array, taken in order, each checked for type and range."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self._items = iter(items)
+
+    def _next(self) -> Any:
+        try:
+            return next(self._items)
+        except StopIteration:
+            raise PeerProtocolError("message has too few fields") from None
+
+    def _take(self, what: type) -> Any:
+        value = self._next()
+        # Exact types: bool is an int to isinstance.
+        if type(value) is not what:
+            raise PeerProtocolError(f"field is {type(value).__name__} where {what.__name__} belongs")
+        return value
+
+    def integer(self, low: int = 0, high: int = _INT_LIMIT - 1) -> int:
+        value: int = self._take(int)
+        if not low <= value <= high:
+            raise PeerProtocolError(f"number is not within {low} to {high}")
+        return value
+
+    def boolean(self) -> bool:
+        value: bool = self._take(bool)
+        return value
+
+    def seconds(self) -> float:
+        value: float = self._take(float)
+        if not 0.0 <= value < math.inf:
+            raise PeerProtocolError("time is not a finite number of seconds >= 0")
+        return value
+
+    def text(self) -> str:
+        value: str = self._take(str)
+        return value
+
+    def binary(self, limit: int) -> bytes:
+        value: bytes = self._take(bytes)
+        if len(value) > limit:
+            raise PeerProtocolError(f"{len(value)} bytes are over the limit of {limit}")
+        return value
+
+    def optional(self, take: Callable[[_Fields], _T]) -> _T | None:
+        """None, or what `take` makes of one element."""
+        value = self._next()
+        return None if value is None else take(_Fields([value]))
+
+    def nested(self) -> _Fields:
+        return _Fields(self._take(list))
+
+    def digest(self) -> Digest:
+        raw = self.binary(32)
+        if len(raw) != 32:
+            raise PeerProtocolError(f"digest has {len(raw)} bytes, not 32")
+        return Digest(raw.hex())
+
+
+def encode(message: Message, correlation: int = 0) -> bytes:
+    """The whole frame of a message, length included. Too large a message is the caller's ValueError."""
+    number, fields = _ENCODERS[type(message)]
+    frame: bytes = msgpack.packb([PROTOCOL_VERSION, number, correlation, *fields(message)])
+    if len(frame) > FRAME_LIMIT:
+        raise ValueError(f"{type(message).__name__} of {len(frame)} bytes is over the frame limit")
+    return len(frame).to_bytes(4, "big") + frame
+
+
+def decode(frame: bytes) -> Envelope:
+    """Read a frame (without its length). Raises PeerProtocolError, IncompatibleVersion among them."""
+    fields = _Fields(_unpack(frame))
+    version = fields.integer(1)
+    if version != PROTOCOL_VERSION:
+        raise IncompatibleVersion(version)
+    number, correlation = fields.integer(), fields.integer()
+    known = _DECODERS.get(number)
+    try:
+        message = known(fields) if known is not None else None
+    except InvalidReference as error:
+        raise PeerProtocolError(f"peer sent a malformed name: {error}") from error
+    return Envelope(number, correlation, message)
+
+
+def _unpack(frame: bytes) -> list[Any]:
+    arrays = 0
+
+    def count_array(items: list[Any]) -> list[Any]:
+        # Bounds what an array of arrays costs: msgpack itself limits only the length of each.
+        nonlocal arrays
+        arrays += 1
+        if arrays > _ARRAYS_LIMIT:
+            raise PeerProtocolError(f"frame has more than {_ARRAYS_LIMIT} arrays")
+        return items
+
+    try:
+        items = msgpack.unpackb(
+            frame,
+            raw=False,
+            strict_map_key=True,
+            list_hook=count_array,
+            max_str_len=_STRING_LIMIT,
+            max_bin_len=READ_LIMIT,
+            max_array_len=_ARRAY_LIMIT,
+            max_map_len=0,
+            max_ext_len=0,
+        )
+    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
+        raise PeerProtocolError(f"frame is not msgpack within limits: {type(error).__name__}") from error
+    if not isinstance(items, list):
+        raise PeerProtocolError("frame is not an array")
+    return items
+
+
+def _hello(f: _Fields) -> Hello:
+    return Hello(
+        check_node_id(f.text()), check_site(f.text()), check_port(f.integer()), check_port(f.integer())
+    )
+
+
+def _refused(f: _Fields) -> Refused:
+    return Refused(one_line(f.text(), 32), one_line(f.text()))
+
+
+def _progress_fields(p: Progress) -> list[object]:
+    return [p.digest.raw, p.size, p.have, p.claimed, p.wan, p.done]
+
+
+def _progress(f: _Fields) -> Progress:
+    digest, size = f.digest(), f.integer(1)
+    stripes = Layout(size).stripe_count
+    have, claimed, wan = _bits(f, stripes), _bits(f, stripes), f.text()
+    if wan not in _WAN:
+        raise PeerProtocolError(f"way to the WAN {one_line(wan, 32)!r} is not one of {', '.join(_WAN)}")
+    return Progress(digest, size, have, claimed, wan, f.boolean())
+
+
+def _bits(f: _Fields, count: int) -> bytes:
+    field = f.binary(READ_LIMIT)
+    if len(field) != (count + 7) // 8 or (count % 8 and field[-1] >> count % 8):
+        raise PeerProtocolError(f"bit field of {len(field)} bytes does not fit {count} stripes")
+    return field
+
+
+def _want_reply(f: _Fields) -> WantReply:
+    return WantReply(f.boolean(), f.optional(lambda one: _progress(one.nested())))
+
+
+def _join(f: _Fields) -> Join:
+    digest, size = f.digest(), f.integer(1)
+    return Join(digest, size, f.integer(0, Layout(size).segment_count - 1))
+
+
+def _joined(f: _Fields) -> Joined:
+    loaded, hashes = f.boolean(), f.optional(lambda one: one.binary(_HASHES_LIMIT))
+    if hashes is not None and (not hashes or len(hashes) % SHA1_BYTES):
+        raise PeerProtocolError(f"{len(hashes)} bytes are not a run of piece hashes")
+    return Joined(loaded, hashes)
+
+
+def _segment_ready(f: _Fields) -> SegmentReady:
+    join, hashes = _join(f), f.binary(_HASHES_LIMIT)
+    if not SegmentMeta(join.digest, join.size, join.index, hashes).is_consistent:
+        raise PeerProtocolError(f"{len(hashes)} bytes of hashes do not fit segment {join.index}")
+    return SegmentReady(join.digest, join.size, join.index, hashes)
+
+
+def _read(f: _Fields) -> Read:
+    return Read(f.digest(), f.integer(), f.integer(1, READ_LIMIT))
+
+
+def _repository(f: _Fields) -> Repository:
+    return Repository.parse(f.text(), f.text())
+
+
+def _descriptor(f: _Fields) -> Descriptor:
+    digest, size, media_type = f.digest(), f.integer(), f.text()
+    if (
+        not 0 < len(media_type) <= _MEDIA_TYPE_LIMIT
+        or not media_type.isascii()
+        or not media_type.isprintable()
+    ):
+        raise PeerProtocolError("media type is not 1 to 255 printable ASCII characters")
+    return Descriptor(digest, size, media_type)
+
+
+def _resolved_fields(m: Resolved) -> list[object]:
+    d = m.descriptor
+    return [None if d is None else [d.digest.raw, d.size, d.media_type], float(m.age)]
+
+
+def _resolved(f: _Fields) -> Resolved:
+    return Resolved(f.optional(lambda one: _descriptor(one.nested())), f.seconds())
+
+
+_ENCODERS: dict[type, tuple[int, Callable[[Any], list[object]]]] = {
+    Hello: (0x01, lambda m: [m.node_id, m.site, m.swarm_port, m.control_port]),
+    Ping: (0x10, lambda m: []),
+    Query: (0x11, lambda m: [m.digest.raw]),
+    Want: (0x12, lambda m: [_progress_fields(m.progress)]),
+    Join: (0x13, lambda m: [m.digest.raw, m.size, m.index]),
+    Read: (0x14, lambda m: [m.digest.raw, m.offset, m.length]),
+    Fetch: (0x15, lambda m: [m.repository.registry, m.repository.name, m.digest.raw, m.is_manifest]),
+    Resolve: (0x16, lambda m: [m.repository.registry, m.repository.name, m.tag.name, m.upstream]),
+    Refused: (0x40, lambda m: [one_line(m.kind, 32), one_line(m.reason)]),
+    Pong: (0x41, lambda m: []),
+    QueryReply: (0x42, lambda m: [m.held_size, m.wanted_size]),
+    WantReply: (0x43, lambda m: [m.held, None if m.progress is None else _progress_fields(m.progress)]),
+    Joined: (0x44, lambda m: [m.loaded, m.piece_hashes]),
+    ReadReply: (0x45, lambda m: [m.data]),
+    Fetched: (0x46, lambda m: [m.size]),
+    Resolved: (0x47, _resolved_fields),
+    Progress: (0x70, _progress_fields),
+    SegmentReady: (0x71, lambda m: [m.digest.raw, m.size, m.index, m.piece_hashes]),
+}
+
+_DECODERS: dict[int, Callable[[_Fields], Message]] = {
+    0x01: _hello,
+    0x10: lambda f: Ping(),
+    0x11: lambda f: Query(f.digest()),
+    0x12: lambda f: Want(_progress(f.nested())),
+    0x13: _join,
+    0x14: _read,
+    0x15: lambda f: Fetch(_repository(f), f.digest(), f.boolean()),
+    0x16: lambda f: Resolve(_repository(f), Tag.parse(f.text()), f.boolean()),
+    0x40: _refused,
+    0x41: lambda f: Pong(),
+    0x42: lambda f: QueryReply(f.optional(_Fields.integer), f.optional(_Fields.integer)),
+    0x43: _want_reply,
+    0x44: _joined,
+    0x45: lambda f: ReadReply(f.binary(READ_LIMIT)),
+    0x46: lambda f: Fetched(f.integer()),
+    0x47: _resolved,
+    0x70: _progress,
+    0x71: _segment_ready,
+}
