@@ -13,7 +13,7 @@ from p2pd.model.errors import InvalidReference, WrongContent
 from p2pd.model.layout import MANIFEST_LIMIT
 from p2pd.model.reference import Digest
 
-__all__ = ["Descriptor", "Manifest", "media_type_of", "referenced"]
+__all__ = ["Descriptor", "Manifest", "filter_referrers", "media_type_of", "referenced"]
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -79,6 +79,23 @@ def referenced(body: bytes) -> list[Descriptor]:
         if isinstance(value, list):
             found.extend(value)
     return [descriptor for item in found if (descriptor := _descriptor(item)) is not None]
+
+
+def filter_referrers(body: bytes, artifact_type: str | None) -> bytes:
+    """A referrers index with only the manifests of one artifact type.
+
+    Source: distribution-spec 1.1, "Listing Referrers".
+    """
+    if artifact_type is None:
+        return body
+    document = _json_object(body)
+    manifests = document.get("manifests")
+    kept = [
+        item
+        for item in (manifests if isinstance(manifests, list) else [])
+        if isinstance(item, dict) and item.get("artifactType") == artifact_type
+    ]
+    return json.dumps({**document, "manifests": kept}, separators=(",", ":")).encode()
 
 
 def _json_object(body: bytes) -> dict[str, object]:

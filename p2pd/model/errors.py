@@ -24,11 +24,22 @@ __all__ = [
     "UserMistake",
     "ConfigError",
     "InvalidReference",
+    "fresh",
 ]
 
 
 class P2pdError(Exception):
     """Root of every error p2pd raises on purpose."""
+
+
+def fresh(error: P2pdError) -> P2pdError:
+    """A new instance that says the same: one raised in several tasks would pile up their tracebacks."""
+    if isinstance(error, RateLimited):
+        copy: P2pdError = RateLimited(str(error), error.retry_after)
+    else:
+        copy = type(error)(str(error))
+    copy.__cause__ = error
+    return copy
 
 
 class OurFault(P2pdError):

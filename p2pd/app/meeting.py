@@ -1,0 +1,194 @@
+"""How a transfer meets the site: who wants or holds the blob, segment metadata, torrent peers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+import trio
+
+from p2pd.decide.ownership import object_key, owner, ranked
+from p2pd.decide.plan import Way
+from p2pd.model.errors import P2pdError
+from p2pd.model.layout import SegmentMeta
+from p2pd.model.messages import Join, Joined, Want, WantReply
+from p2pd.ports.peers import Peer
+from p2pd.ports.swarm import SwarmSegment
+
+if TYPE_CHECKING:
+    from p2pd.app.transfer import Transfer
+
+__all__ = ["Meeting"]
+
+log = structlog.get_logger()
+
+INTRODUCTION = 0.3
+"""Seconds the first introductions may hold up the first request over the WAN."""
+
+REPLY = 3.0
+META_OWNER_HEAD_START = 5.0
+"""Seconds that the owner of a segment's metadata has before everyone asks the seeder."""
+
+REJOIN = 2.0
+SWARM_PEERS = 24
+"""Peers a segment's torrent dials: a bounded set, by rendezvous rank, keeps large sites connected."""
+
+
+class Meeting:
+    """The LAN side of one transfer."""
+
+    def __init__(self, transfer: Transfer) -> None:
+        self._transfer = transfer
+        self._site = transfer.site
+        self._introduced: set[str] = set()
+        self._peers_changed = trio.Event()
+
+    def peers_changed(self) -> None:
+        self._peers_changed.set()
+        self._peers_changed = trio.Event()
+
+    async def introduce_everyone(self) -> None:
+        """Tell all live peers; wait for their answers, but not for the slow ones."""
+        with trio.move_on_after(INTRODUCTION):
+            async with trio.open_nursery() as nursery:
+                for peer in self._site.peers.live():
+                    nursery.start_soon(self._introduce, peer)
+
+    async def keep_introducing(self) -> None:
+        """Meet peers that come later (or were slow), and forget those that went, for ever."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                event = self._peers_changed
+                live = {peer.node_id: peer for peer in self._site.peers.live()}
+                plan = self._transfer.plan
+                for node in {*plan.members, *plan.holders} - set(live):
+                    plan.member_left(node)
+                    self._transfer.poke()
+                self._introduced &= set(live)
+                for node in set(live) - self._introduced:
+                    nursery.start_soon(self._introduce, live[node])
+                await event.wait()
+
+    async def _introduce(self, peer: Peer) -> None:
+        transfer = self._transfer
+        try:
+            reply = await self._site.peers.request(peer.node_id, Want(transfer.progress), REPLY)
+        except P2pdError as error:
+            log.debug("meeting.no_answer", peer=peer.node_id, reason=str(error))
+            return
+        self._introduced.add(peer.node_id)
+        if not isinstance(reply, WantReply):
+            return
+        if reply.held:
+            transfer.plan.holder_found(peer.node_id, trio.current_time())
+        elif reply.progress is not None and reply.progress.digest == transfer.digest:
+            transfer.member_stands(peer.node_id, reply.progress)
+        transfer.poke()
+
+    # Metadata.
+
+    async def obtain_meta(self, index: int) -> SegmentMeta:
+        """Wait until the metadata of a segment is known, asking whoever may know it."""
+        async with trio.open_nursery() as nursery:
+            if not self._transfer.is_alone:
+                nursery.start_soon(self._ask_peers, index)
+            nursery.start_soon(self._ask_seeder, index)
+            while index not in self._transfer.metas:
+                changed = self._transfer.changed
+                if index not in self._transfer.metas:
+                    await changed.wait()
+            nursery.cancel_scope.cancel()
+        return self._transfer.metas[index]
+
+    async def _ask_peers(self, index: int) -> None:
+        asked: set[str] = set()
+        while True:
+            event = self._transfer.changed
+            async with trio.open_nursery() as nursery:
+                for peer in self._swarm_peers(index):
+                    if peer.node_id not in asked:
+                        asked.add(peer.node_id)
+                        nursery.start_soon(self._join, peer, index, None)
+            with trio.move_on_after(REJOIN) as timer:
+                await event.wait()
+            if timer.cancelled_caught:
+                asked.clear()
+
+    async def _ask_seeder(self, index: int) -> None:
+        """The metadata's owner asks at once and tells everyone; the others only when it is late."""
+        transfer = self._transfer
+        if not self._owns_meta(index):
+            with trio.move_on_after(META_OWNER_HEAD_START):
+                while not self._owns_meta(index):
+                    await transfer.changed.wait()
+        while True:
+            if transfer.plan.way is Way.SEEDER:
+                try:
+                    meta = await self._site.wan.segment(
+                        transfer.repository, transfer.digest, transfer.layout.size, index
+                    )
+                except P2pdError as error:
+                    log.debug("meeting.no_metadata", digest=str(transfer.digest), reason=str(error))
+                else:
+                    transfer.learn_meta(meta, announce=True)
+                    return
+            await trio.sleep(1)
+
+    def _owns_meta(self, index: int) -> bool:
+        plan = self._transfer.plan
+        nodes = [self._site.me, *plan.members_by(Way.SEEDER)]
+        return owner(object_key(f"meta {index} {self._transfer.digest}"), nodes) == self._site.me
+
+    # Torrent peers.
+
+    async def join_peers(self, index: int, segment: SwarmSegment) -> None:
+        """Dial the peers that have the segment loaded, again when nothing comes from them."""
+        joined: set[str] = set()
+        had = -1
+        while not segment.is_complete:
+            async with trio.open_nursery() as nursery:
+                for peer in self._swarm_peers(index):
+                    if peer.node_id not in joined:
+                        nursery.start_soon(self._join_into, peer, index, segment, joined)
+            if len(segment.have) == had:
+                joined.clear()
+            had = len(segment.have)
+            with trio.move_on_after(REJOIN):
+                await self._next_holder_or_member(joined)
+
+    async def _next_holder_or_member(self, joined: set[str]) -> None:
+        """Return when there is somebody to join who was not there before."""
+        plan = self._transfer.plan
+        known = {*plan.members, *plan.holders} | joined
+        while not {*plan.members, *plan.holders} - known:
+            await self._transfer.changed.wait()
+
+    async def _join_into(self, peer: Peer, index: int, segment: SwarmSegment, joined: set[str]) -> None:
+        if await self._join(peer, index, segment):
+            joined.add(peer.node_id)
+
+    async def _join(self, peer: Peer, index: int, segment: SwarmSegment | None) -> bool:
+        transfer = self._transfer
+        message = Join(transfer.digest, transfer.layout.size, index)
+        try:
+            reply = await self._site.peers.request(peer.node_id, message, REPLY)
+        except P2pdError as error:
+            log.debug("meeting.join_failed", peer=peer.node_id, reason=str(error))
+            return False
+        if not isinstance(reply, Joined):
+            return False
+        if reply.piece_hashes is not None and segment is None:
+            meta = SegmentMeta(transfer.digest, transfer.layout.size, index, reply.piece_hashes)
+            transfer.learn_meta(meta, announce=False)
+        if reply.loaded and segment is not None:
+            segment.connect(peer.host, peer.swarm_port)
+        return reply.loaded
+
+    def _swarm_peers(self, index: int) -> list[Peer]:
+        plan = self._transfer.plan
+        live = {peer.node_id: peer for peer in self._site.peers.live()}
+        nodes = [node for node in {*plan.members, *plan.holders} if node in live]
+        if len(nodes) > SWARM_PEERS:
+            key = object_key(f"swarm {self._site.me} {index} {self._transfer.digest}")
+            nodes = ranked(key, nodes)[:SWARM_PEERS]
+        return [live[node] for node in nodes]

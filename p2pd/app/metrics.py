@@ -1,0 +1,33 @@
+"""Prometheus metrics of a node. Names follow the Prometheus naming conventions."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+__all__ = ["Metrics"]
+
+
+class Metrics:
+    """One registry a daemon, so that several can live in one process in tests."""
+
+    content_type = "text/plain; version=0.0.4; charset=utf-8"
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.wan_bytes = self._counter("wan_bytes", "Content bytes fetched over the WAN", "source")
+        self.lan_bytes = self._counter("lan_bytes", "Content bytes received from LAN peers")
+        self.served_bytes = self._counter("served_bytes", "Content bytes given to clients")
+        self.wan_failures = self._counter("wan_failures", "Failed requests over the WAN", "source")
+        self.ladder_steps = self._counter("ladder_steps", "Steps of the ladder", "rung", "direction")
+        self.stale_tags = self._counter("stale_tags", "Tags answered from memory, unconfirmed")
+        self.transfers = self._counter("transfers", "Finished transfers", "result")
+        self.takeovers = self._counter("takeovers", "Stripes fetched in place of their owner")
+        self.peers = Gauge("p2pd_peers", "Live peers", registry=self.registry)
+        self.blobs_held = Gauge("p2pd_blobs_held", "Whole, verified blobs", registry=self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"p2pd_{name}", text, labels, registry=self.registry)
+
+    def render(self) -> bytes:
+        """The exposition text."""
+        return generate_latest(self.registry)

@@ -1,0 +1,134 @@
+"""What the node's mirror serves: its store, filled by the ladder."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import trio
+
+from p2pd.app.site import Site
+from p2pd.app.small import SmallObjects
+from p2pd.app.tags import Tags
+from p2pd.app.transfers import Transfers
+from p2pd.model.content import Manifest, filter_referrers, referenced
+from p2pd.model.errors import P2pdError
+from p2pd.model.layout import SMALL_BLOB
+from p2pd.model.messages import Query, QueryReply
+from p2pd.model.reference import Digest, Repository, Tag
+from p2pd.ports.content import Blob
+from p2pd.ports.peers import Peer
+
+__all__ = ["NodeContent"]
+
+SIZES_REMEMBERED = 20_000
+QUERY = 0.5
+
+
+class NodeContent:
+    """`p2pd.ports.content.Content` of a node."""
+
+    def __init__(self, site: Site, transfers: Transfers, small: SmallObjects, tags: Tags) -> None:
+        self._site = site
+        self._transfers = transfers
+        self._small = small
+        self._tags = tags
+        self._sizes: OrderedDict[Digest, int] = OrderedDict()
+
+    async def manifest(self, repository: Repository, reference: Digest | Tag) -> Manifest:
+        stale, told, digest = False, None, reference
+        if isinstance(digest, Tag):
+            descriptor, stale = await self._tags.resolve(repository, digest)
+            digest, told = descriptor.digest, descriptor.media_type
+        body = await self._small.obtain(repository, digest, is_manifest=True)
+        for descriptor in referenced(body):
+            self._remember(descriptor.digest, descriptor.size)
+        manifest = Manifest.verified(body, digest, told)
+        return Manifest(manifest.descriptor, body, stale)
+
+    async def blob(self, repository: Repository, digest: Digest) -> Blob:
+        held = await self._site.store.open(digest)
+        if held is not None:
+            return _Counted(held, self._site)
+        running = self._transfers.running(digest)
+        size = running.layout.size if running is not None else await self._size(repository, digest)
+        if size <= SMALL_BLOB:
+            return _Counted(
+                _Bytes(await self._small.obtain(repository, digest, is_manifest=False)), self._site
+            )
+        transfer = await self._transfers.obtain(repository, digest, size)
+        return _Counted(transfer.partial, self._site)
+
+    async def tags(self, repository: Repository, query: str) -> bytes:
+        return await self._site.wan.tags(repository, query)
+
+    async def referrers(self, repository: Repository, digest: Digest, artifact_type: str | None) -> bytes:
+        return filter_referrers(await self._site.wan.referrers(repository, digest), artifact_type)
+
+    def _remember(self, digest: Digest, size: int) -> None:
+        self._sizes[digest] = size
+        self._sizes.move_to_end(digest)
+        while len(self._sizes) > SIZES_REMEMBERED:
+            self._sizes.popitem(last=False)
+
+    async def _size(self, repository: Repository, digest: Digest) -> int:
+        """From the manifest that was just served, else from a peer, else over the WAN."""
+        known = self._sizes.get(digest)
+        if known is None:
+            known = await self._size_from_peers(digest)
+        if known is None:
+            known = await self._site.wan.blob_size(repository, digest)
+        self._remember(digest, known)
+        return known
+
+    async def _size_from_peers(self, digest: Digest) -> int | None:
+        sizes: list[int] = []
+
+        async def ask(peer: Peer) -> None:
+            try:
+                reply = await self._site.peers.request(peer.node_id, Query(digest), QUERY)
+            except P2pdError:
+                return
+            if isinstance(reply, QueryReply):
+                sizes.extend(size for size in (reply.held_size, reply.wanted_size) if size is not None)
+
+        async with trio.open_nursery() as nursery:
+            for peer in self._site.peers.live():
+                nursery.start_soon(ask, peer)
+        # One peer may lie about a size, and the transfer would fail on it: only what all say counts.
+        return sizes[0] if len(set(sizes)) == 1 else None
+
+
+class _Bytes:
+    """A blob in memory."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    @property
+    def size(self) -> int:
+        return len(self._body)
+
+    async def chunks(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        await trio.lowlevel.checkpoint()
+        if start < stop:
+            yield self._body[start:stop]
+
+
+class _Counted:
+    """A blob whose bytes are counted as they go to a client."""
+
+    def __init__(self, blob: Blob, site: Site) -> None:
+        self._blob = blob
+        self._served = site.metrics.served_bytes
+
+    @property
+    def size(self) -> int:
+        return self._blob.size
+
+    async def chunks(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        async with aclosing(self._blob.chunks(start, stop)) as chunks:
+            async for chunk in chunks:
+                self._served.inc(len(chunk))
+                yield chunk

@@ -1,0 +1,136 @@
+"""What this node answers to its peers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+import trio
+
+from p2pd.app.site import Site
+from p2pd.app.small import SmallObjects
+from p2pd.app.tags import Tags
+from p2pd.app.transfers import Transfers
+from p2pd.model.errors import NotFound, PeerProtocolError
+from p2pd.model.layout import Layout, SegmentMeta
+from p2pd.model.messages import (
+    Fetch,
+    Fetched,
+    Join,
+    Joined,
+    Notice,
+    Ping,
+    Pong,
+    Progress,
+    Query,
+    QueryReply,
+    Read,
+    ReadReply,
+    Reply,
+    Request,
+    Resolve,
+    SegmentReady,
+    Want,
+    WantReply,
+)
+from p2pd.ports.peers import Peer
+
+__all__ = ["PeerService"]
+
+
+class PeerService:
+    """`p2pd.ports.peers.PeerHandler`. Answers once `attach` has given it something to answer from."""
+
+    def __init__(self) -> None:
+        self._attached = trio.Event()
+        self._answers: dict[type, Callable[[Peer, Any], Awaitable[Reply]]] = {
+            Ping: self._ping,
+            Query: self._query,
+            Want: self._want,
+            Join: self._join,
+            Read: self._read,
+            Fetch: self._fetch,
+            Resolve: self._resolve,
+        }
+
+    def attach(self, site: Site, transfers: Transfers, small: SmallObjects, tags: Tags) -> None:
+        self._site = site
+        self._transfers = transfers
+        self._small = small
+        self._tags = tags
+        self._attached.set()
+
+    async def answer(self, peer: Peer, request: Request) -> Reply:
+        await self._attached.wait()
+        handler = self._answers.get(type(request))
+        if handler is None:
+            raise PeerProtocolError(f"{type(request).__name__} is not a request")
+        return await handler(peer, request)
+
+    def notice_nowait(self, peer: Peer, notice: Notice) -> None:
+        if not self._attached.is_set():
+            return
+        transfer = self._transfers.running(notice.digest)
+        if transfer is None:
+            return
+        if isinstance(notice, Progress):
+            transfer.member_stands(peer.node_id, notice)
+        elif isinstance(notice, SegmentReady) and not transfer.is_alone:
+            meta = SegmentMeta(notice.digest, notice.size, notice.index, notice.piece_hashes)
+            transfer.learn_meta(meta, announce=False)
+
+    async def _ping(self, peer: Peer, request: Ping) -> Reply:
+        return Pong()
+
+    async def _query(self, peer: Peer, request: Query) -> Reply:
+        transfer = self._transfers.running(request.digest)
+        wanted = None if transfer is None else transfer.layout.size
+        return QueryReply(self._site.store.size_of(request.digest), wanted)
+
+    async def _want(self, peer: Peer, request: Want) -> Reply:
+        progress = request.progress
+        transfer = self._transfers.running(progress.digest)
+        if transfer is None or transfer.is_alone:
+            return WantReply(self._site.store.size_of(progress.digest) == progress.size, None)
+        transfer.member_stands(peer.node_id, progress)
+        return WantReply(False, transfer.progress)
+
+    async def _join(self, peer: Peer, request: Join) -> Reply:
+        shelf, digest, index = self._site.shelf, request.digest, request.index
+        segment = shelf.get(digest, index)
+        transfer = self._transfers.running(digest)
+        if segment is None and self._has_all_of(request):
+            segment = await shelf.offer(digest, index)
+        if segment is not None:
+            return Joined(True, segment.meta.piece_hashes)
+        meta = None if transfer is None else transfer.metas.get(index)
+        return Joined(False, None if meta is None else meta.piece_hashes)
+
+    def _has_all_of(self, request: Join) -> bool:
+        """Whether the whole segment lies in the store: in a held blob, or below a frontier."""
+        if request.index >= Layout(request.size).segment_count:
+            return False
+        if self._site.store.size_of(request.digest) == request.size:
+            return True
+        transfer = self._transfers.running(request.digest)
+        if transfer is None or transfer.layout.size != request.size:
+            return False
+        cut = transfer.layout.segment(request.index)
+        return transfer.partial.frontier >= cut.offset + cut.length
+
+    async def _read(self, peer: Peer, request: Read) -> Reply:
+        blob = await self._site.store.open(request.digest)
+        if blob is None or request.offset + request.length > blob.size:
+            raise NotFound(f"{request.digest} is not held here, or is shorter")
+        async with aclosing(blob.chunks(request.offset, request.offset + request.length)) as chunks:
+            return ReadReply(b"".join([chunk async for chunk in chunks]))
+
+    async def _fetch(self, peer: Peer, request: Fetch) -> Reply:
+        size = await self._small.fetch_for_peer(
+            request.repository, request.digest, is_manifest=request.is_manifest
+        )
+        return Fetched(size)
+
+    async def _resolve(self, peer: Peer, request: Resolve) -> Reply:
+        return await self._tags.answer_peer(request)

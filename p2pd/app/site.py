@@ -1,0 +1,25 @@
+"""What every part of the node's orchestration works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from p2pd.app.metrics import Metrics
+from p2pd.app.shelf import Shelf
+from p2pd.app.wan import Wan
+from p2pd.ports.peers import Peers
+from p2pd.ports.store import Store
+
+__all__ = ["Site"]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """This node (`me` is its id) and its means of reaching content."""
+
+    me: str
+    peers: Peers
+    store: Store
+    shelf: Shelf
+    wan: Wan
+    metrics: Metrics

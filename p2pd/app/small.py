@@ -1,0 +1,130 @@
+"""Objects too small for a swarm: manifests, configs, layers of less than a piece.
+
+Whoever holds one gives it. If nobody does, one node of the site (the first in rendezvous rank of
+the digest) fetches it over the WAN for all, and the others ask that one.
+"""
+
+from __future__ import annotations
+
+import structlog
+import trio
+
+from p2pd.app.flights import Flights
+from p2pd.app.site import Site
+from p2pd.decide.ownership import object_key, ranked
+from p2pd.model.errors import P2pdError, PeerProtocolError
+from p2pd.model.layout import MANIFEST_LIMIT, SMALL_BLOB
+from p2pd.model.messages import READ_LIMIT, Fetch, Fetched, Query, QueryReply, Read, ReadReply
+from p2pd.model.reference import Digest, Repository
+from p2pd.ports.peers import Peer
+
+__all__ = ["SmallObjects"]
+
+log = structlog.get_logger()
+
+QUERY = 0.5
+OWNER_DEADLINE = 4.0
+READ_DEADLINE = 3.0
+
+
+class SmallObjects:
+    """Brings small objects into the store, one flight a digest."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        # Two kinds of flight, lest two nodes that take each other for the owner wait for each other.
+        self._flights: Flights[Digest, bytes] = Flights()
+        self._fetches: Flights[Digest, bytes] = Flights()
+
+    async def obtain(self, repository: Repository, digest: Digest, *, is_manifest: bool) -> bytes:
+        """The verified bytes, held from now on. Raises P2pdError."""
+        held = await self._site.store.read(digest)
+        if held is not None:
+            return held
+
+        async def bring() -> bytes:
+            return await self._bring(repository, digest, is_manifest=is_manifest)
+
+        return await self._flights.join(digest, bring)
+
+    async def fetch_for_peer(self, repository: Repository, digest: Digest, *, is_manifest: bool) -> int:
+        """As its owner: hold the object, asking only the WAN. Returns its size."""
+        held = await self._site.store.read(digest)
+        if held is not None:
+            return len(held)
+        return len(await self._fetch(repository, digest, is_manifest=is_manifest))
+
+    async def _bring(self, repository: Repository, digest: Digest, *, is_manifest: bool) -> bytes:
+        peers = {peer.node_id: peer for peer in self._site.peers.live()}
+        for node, size in await self.holders(digest):
+            body = await self._read_from(peers[node], digest, size) if node in peers else None
+            if body is not None:
+                return body
+        for node in ranked(object_key(str(digest)), [self._site.me, *peers])[:2]:
+            if node == self._site.me:
+                break
+            body = await self._ask_owner(peers[node], Fetch(repository, digest, is_manifest))
+            if body is not None:
+                return body
+        return await self._fetch(repository, digest, is_manifest=is_manifest)
+
+    async def holders(self, digest: Digest) -> list[tuple[str, int]]:
+        """Peers that hold the digest, with its size."""
+        found: list[tuple[str, int]] = []
+
+        async def ask(peer: Peer) -> None:
+            try:
+                reply = await self._site.peers.request(peer.node_id, Query(digest), QUERY)
+            except P2pdError:
+                return
+            if isinstance(reply, QueryReply) and reply.held_size is not None:
+                found.append((peer.node_id, reply.held_size))
+
+        async with trio.open_nursery() as nursery:
+            for peer in self._site.peers.live():
+                nursery.start_soon(ask, peer)
+        return found
+
+    async def _ask_owner(self, peer: Peer, message: Fetch) -> bytes | None:
+        try:
+            reply = await self._site.peers.request(peer.node_id, message, OWNER_DEADLINE)
+        except P2pdError as error:
+            log.debug("small.owner_failed", digest=str(message.digest), peer=peer.node_id, reason=str(error))
+            return None
+        if not isinstance(reply, Fetched):
+            return None
+        return await self._read_from(peer, message.digest, reply.size)
+
+    async def _read_from(self, peer: Peer, digest: Digest, size: int) -> bytes | None:
+        """Read a whole object from a peer and hold it; None when it fails or lies."""
+        if size > MANIFEST_LIMIT:
+            return None
+        body = bytearray()
+        try:
+            with trio.fail_after(READ_DEADLINE):
+                while len(body) < size:
+                    read = Read(digest, len(body), min(READ_LIMIT, size - len(body)))
+                    reply = await self._site.peers.request(peer.node_id, read, READ_DEADLINE)
+                    if not isinstance(reply, ReadReply) or len(reply.data) != read.length:
+                        raise PeerProtocolError(f"peer {peer.node_id} gave another length than asked for")
+                    body += reply.data
+            await self._site.store.write(digest, bytes(body))
+        except (P2pdError, trio.TooSlowError) as error:
+            log.warning("small.peer_failed", digest=str(digest), peer=peer.node_id, reason=str(error))
+            return None
+        self._site.metrics.lan_bytes.inc(size)
+        return bytes(body)
+
+    async def _fetch(self, repository: Repository, digest: Digest, *, is_manifest: bool) -> bytes:
+        wan = self._site.wan
+
+        async def fetch() -> bytes:
+            if is_manifest:
+                body = (await wan.manifest(repository, digest)).body
+            else:
+                body = await wan.small_blob(repository, digest, SMALL_BLOB)
+            await self._site.store.write(digest, body)
+            self._site.metrics.wan_bytes.labels("small").inc(len(body))
+            return body
+
+        return await self._fetches.join(digest, fetch)

@@ -1,0 +1,415 @@
+"""One blob on its way to this node: the shell around `p2pd.decide.plan`.
+
+Tasks of a transfer, all in one nursery that the daemon owns (no client does):
+
+* drive: tells the plan what happened, carries out what it decides;
+* a task a segment of the window: gets the segment's metadata, loads its torrent, meets peers;
+* a task a stripe in flight over the WAN;
+* report: tells members how this node stands;
+* assemble: appends what is readable, in order, to the Partial that clients are reading.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import structlog
+import trio
+
+from p2pd.app.lead import lead
+from p2pd.app.meeting import Meeting
+from p2pd.app.site import Site
+from p2pd.decide.bits import bits_to_bytes, bytes_to_bits, mask_of
+from p2pd.decide.plan import FetchPlan, Way
+from p2pd.model.errors import Denied, NotFound, P2pdError, RateLimited, Unavailable, WrongContent
+from p2pd.model.layout import SEGMENT, Layout, SegmentMeta
+from p2pd.model.messages import Progress, SegmentReady
+from p2pd.model.reference import Repository
+from p2pd.ports.store import Partial
+from p2pd.ports.swarm import SwarmSegment
+
+__all__ = ["Transfer"]
+
+log = structlog.get_logger()
+
+STALL = 25.0
+"""Seconds without a byte from anywhere after which clients are told: no runtime waits much longer."""
+
+STALL_WITHOUT_SOURCE = 8.0
+"""The same where nobody is known who could bring one."""
+
+DRIP = 1.0
+"""Seconds after which single pieces are delivered although their segment is not whole yet."""
+
+REPORT_EVERY = 0.1
+HEARTBEAT = 1.0
+TICK = 1.0
+"""Longest time between two decisions: how late a change of the WAN's health is noticed."""
+
+
+class Transfer:
+    """Fetches `digest` into the store. `run` is called once; the rest from any task of the daemon."""
+
+    def __init__(self, site: Site, repository: Repository, partial: Partial, *, alone: bool) -> None:
+        self.site = site
+        self.repository = repository
+        self.partial = partial
+        self.digest = partial.digest
+        self.layout = Layout(partial.size)
+        had = mask_of(range(partial.frontier // self.layout.piece_length))
+        self.plan = FetchPlan(self.digest, self.layout, site.me, site.wan.way(), trio.current_time(), had)
+        self.metas: dict[int, SegmentMeta] = {}
+        self.live = trio.Event()
+        self.ended = trio.Event()
+        self.failure: P2pdError | None = None
+        self.writer = trio.Lock()
+        self.started_at = trio.current_time()
+        self._alone = alone
+        self._meeting = Meeting(self)
+        self._nursery: trio.Nursery | None = None
+        self._working: set[int] = set()
+        self._loaded: dict[int, SwarmSegment] = {}
+        self._raw: dict[int, bytes] = {}
+        self._wan_stripes = 0
+        self._refused_by_seeder = False
+        self._changed = trio.Event()
+        self._alive_at = trio.current_time()
+        self._lead_scope: trio.CancelScope | None = None
+        self._last_fault: P2pdError | None = None
+
+    # For the peer service.
+
+    @property
+    def progress(self) -> Progress:
+        """How this node stands."""
+        count = self.layout.stripe_count
+        plan = self.plan
+        return Progress(
+            self.digest,
+            self.layout.size,
+            bits_to_bytes(plan.have, count),
+            bits_to_bytes(plan.claimed, count),
+            plan.way.value,
+            done=self.ended.is_set(),
+        )
+
+    def member_stands(self, node: str, progress: Progress) -> None:
+        """A peer told how it stands."""
+        if progress.size != self.layout.size or self._alone:
+            return
+        count, now = self.layout.stripe_count, trio.current_time()
+        have = bytes_to_bits(progress.have, count)
+        if progress.done and have == mask_of(range(count)):
+            self.plan.holder_found(node, now)
+        elif progress.done:
+            self.plan.member_left(node)
+        else:
+            claimed = bytes_to_bits(progress.claimed, count)
+            self.plan.member_progress(node, have, claimed, Way(progress.wan), now)
+        self.poke()
+
+    def learn_meta(self, meta: SegmentMeta, *, announce: bool) -> None:
+        """Metadata of a segment is known; the first word counts, sha256 judges in the end."""
+        if meta.blob_size != self.layout.size or not meta.is_consistent or meta.index in self.metas:
+            return
+        self.metas[meta.index] = meta
+        if announce:
+            notice = SegmentReady(meta.digest, meta.blob_size, meta.index, meta.piece_hashes)
+            for node in list(self.plan.members):
+                self.site.peers.notify_nowait(node, notice)
+        self.poke()
+
+    def peers_changed(self) -> None:
+        """The set of live peers changed."""
+        self._meeting.peers_changed()
+
+    def poke(self) -> None:
+        """Something changed: decide again."""
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def bytes_came(self, count: int) -> None:
+        """Bytes (or at least headers) arrived over either plane."""
+        self._alive_at = trio.current_time()
+        self.live.set()
+
+    @property
+    def changed(self) -> trio.Event:
+        """Set and replaced at the next change."""
+        return self._changed
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether peers are left out, because an earlier attempt with them ended in wrong bytes."""
+        return self._alone
+
+    # Life.
+
+    async def run(self) -> None:
+        """Fetch, assemble, commit. Ends with the blob held, or with `failure` set; never raises P2pdError."""
+        if self.partial.frontier:
+            self.live.set()
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._drive, nursery)
+                nursery.start_soon(self._report)
+                await self._assemble()
+                nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._wind_up()
+
+    def fail(self, error: P2pdError) -> None:
+        """End the transfer; the first reason counts."""
+        if self.failure is None and not self.ended.is_set():
+            self.failure = error
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
+
+    async def _wind_up(self) -> None:
+        self.ended.set()
+        if self.failure is None and self.site.store.size_of(self.digest) is None:
+            self.failure = Unavailable(f"the transfer of {self.digest} was stopped: p2pd is shutting down")
+        if self.failure is not None:
+            self.partial.fail(self.failure)
+        else:
+            self.plan.have = mask_of(range(self.layout.stripe_count))
+        self.live.set()
+        self._tell_members()
+        for index in list(self._loaded):
+            await self.site.shelf.release(self.digest, index, keep=self.failure is None)
+        await self.partial.aclose()
+
+    # Deciding.
+
+    async def _drive(self, nursery: trio.Nursery) -> None:
+        if not self._alone:
+            await self._meeting.introduce_everyone()
+            nursery.start_soon(self._meeting.keep_introducing)
+        while True:
+            now = trio.current_time()
+            changed = self._changed
+            self.plan.way_changed(self._way(), now)
+            for index in self.plan.window():
+                self.work_on(index)
+            decision = self.plan.decide(now)
+            for stripe in decision.fetch:
+                self.plan.started(stripe, now)
+                nursery.start_soon(self._fetch, stripe)
+            self._lead_or_not(decision.lead, nursery)
+            self._check_stall(now)
+            with trio.move_on_at(min(decision.wake_at or now + TICK, now + TICK)):
+                await changed.wait()
+
+    def _way(self) -> Way:
+        wan = self.site.wan
+        return wan.way_without_seeder() if self._refused_by_seeder else wan.way()
+
+    def _check_stall(self, now: float) -> None:
+        has_source = self.plan.way is not Way.NONE or any(self.plan.members) or any(self.plan.holders)
+        allowed = STALL if has_source else STALL_WITHOUT_SOURCE
+        if now - self._alive_at > allowed:
+            reason = f" (last: {self._last_fault})" if self._last_fault else ""
+            self.fail(Unavailable(f"no source brought a byte of {self.digest} for {allowed:.0f} s{reason}"))
+
+    def work_on(self, index: int) -> None:
+        """Have a task for this segment."""
+        if index not in self._working and self._nursery is not None:
+            self._working.add(index)
+            self._nursery.start_soon(self._work_segment, index, self._nursery)
+
+    def _lead_or_not(self, wanted: bool, nursery: trio.Nursery) -> None:
+        if wanted and self._lead_scope is None:
+            self._lead_scope = trio.CancelScope()
+            nursery.start_soon(self._lead, self._lead_scope)
+        elif not wanted and self._lead_scope is not None:
+            self._lead_scope.cancel()
+            self._lead_scope = None
+
+    async def _lead(self, scope: trio.CancelScope) -> None:
+        log.info("transfer.leads", digest=str(self.digest), repository=str(self.repository))
+        with scope:
+            try:
+                await lead(self)
+            except P2pdError as error:
+                self._note_fault(error)
+                if isinstance(error, NotFound | Denied | WrongContent):
+                    self.fail(error)
+                await trio.sleep(1)
+        if self._lead_scope is scope:
+            self._lead_scope = None
+            self.poke()
+
+    # The WAN plane.
+
+    async def _fetch(self, stripe: int) -> None:
+        try:
+            data = await self.read_stripe(stripe)
+        except P2pdError as error:
+            self._note_fault(error)
+            if isinstance(error, NotFound | Denied | WrongContent) and self.plan.way is Way.SEEDER:
+                self._refused_by_seeder = True
+            retry = (error.retry_after or 1.0) if isinstance(error, RateLimited) else 1.0
+            self.plan.failed(stripe, trio.current_time(), retry)
+        else:
+            self.take_stripe(stripe, data)
+        self.poke()
+
+    async def read_stripe(self, stripe: int) -> bytes:
+        """Read one stripe by this node's way over the WAN."""
+        cut = self.layout.stripe(stripe)
+        span = (cut.start, cut.stop)
+        return await self.site.wan.read_range(
+            self.plan.way, self.repository, self.digest, self.layout.size, span, self.bytes_came
+        )
+
+    def take_stripe(self, stripe: int, data: bytes) -> None:
+        """A stripe came over the WAN: to its torrent, or wait until that is loaded."""
+        self.plan.received(stripe, trio.current_time())
+        self._wan_stripes += 1
+        cut = self.layout.stripe(stripe)
+        segment = self._loaded.get(cut.segment)
+        if segment is None:
+            self._raw[stripe] = data
+        else:
+            segment.add_piece_nowait(cut.piece, data)
+
+    def _note_fault(self, error: P2pdError) -> None:
+        self._last_fault = error
+        log.info("transfer.fault", digest=str(self.digest), reason=str(error))
+
+    # The LAN plane.
+
+    async def _work_segment(self, index: int, nursery: trio.Nursery) -> None:
+        try:
+            meta = await self._meeting.obtain_meta(index)
+            segment = await self._load(meta)
+            if not self._alone:
+                nursery.start_soon(self._meeting.join_peers, index, segment)
+            await self._watch(index, segment)
+        except P2pdError as error:
+            self.fail(error)
+
+    async def _load(self, meta: SegmentMeta) -> SwarmSegment:
+        """Load the segment and give it what this node has of it already."""
+        index, cut = meta.index, meta.segment
+        if self.partial.frontier >= cut.offset + cut.length:
+            segment = await self.site.shelf.offer(self.digest, index)
+            if segment is not None:
+                return segment
+        segment = await self.site.shelf.load(meta)
+        self._loaded[index] = segment
+        stripes = self.layout.stripes_of(index)
+        for stripe in stripes:
+            piece = self.layout.stripe(stripe)
+            if piece.stop <= self.partial.frontier and piece.piece not in segment.have:
+                data = b"".join([chunk async for chunk in self.partial.chunks(piece.start, piece.stop)])
+                segment.add_piece_nowait(piece.piece, data)
+            elif (raw := self._raw.pop(stripe, None)) is not None:
+                segment.add_piece_nowait(piece.piece, raw)
+        return segment
+
+    async def _watch(self, index: int, segment: SwarmSegment) -> None:
+        """Tell the plan which pieces arrive, until the segment is complete."""
+        first = self.layout.stripes_of(index).start
+        seen: set[int] = set()
+        while True:
+            changed = segment.changed
+            if segment.error is not None:
+                raise segment.error
+            now = trio.current_time()
+            for piece in segment.have - seen:
+                seen.add(piece)
+                self._gained(first + piece, segment.meta.segment.piece_size(piece), now)
+            for piece in segment.take_refused():
+                self._check_refused(first + piece)
+            self.poke()
+            if segment.is_complete:
+                return
+            await changed.wait()
+
+    def _gained(self, stripe: int, size: int, now: float) -> None:
+        if not self.plan.claimed >> stripe & 1:
+            self.site.metrics.lan_bytes.inc(size)
+        self.plan.gained(stripe, now)
+        self.bytes_came(size)
+
+    def _check_refused(self, stripe: int) -> None:
+        """A piece failed its hash. If it came from a seeder, the metadata is as suspect as the bytes."""
+        if self.plan.refused(stripe) and not self._alone:
+            self.fail(WrongContent(f"bytes and metadata of {self.digest} do not fit: trying without peers"))
+
+    # Delivery.
+
+    async def _assemble(self) -> None:
+        """Append in order what is readable, then commit."""
+        partial = self.partial
+        appended_at = trio.current_time()
+        try:
+            while partial.frontier < self.layout.size:
+                changed = self._changed
+                async with self.writer:
+                    appended = await self._append_next(partial, appended_at)
+                if appended:
+                    appended_at = trio.current_time()
+                    self.poke()
+                    continue
+                with trio.move_on_at(max(appended_at, trio.current_time()) + DRIP):
+                    await changed.wait()
+            await partial.commit()
+        except P2pdError as error:
+            self.fail(error)
+
+    async def _append_next(self, partial: Partial, appended_at: float) -> bool:
+        """Append a whole segment if there is one, else a piece if clients have waited for `DRIP`."""
+        frontier = partial.frontier
+        index = frontier // SEGMENT
+        segment = self._loaded.get(index)
+        if segment is None:
+            return False
+        cut = segment.meta.segment
+        path = self.site.store.staged_path(self.digest, index)
+        if len(segment.readable) == cut.piece_count:
+            if frontier == cut.offset:
+                await partial.append_segment(path, segment.meta)
+            else:
+                await partial.append(await _read_file(path, frontier - cut.offset, cut.length))
+            self._loaded.pop(index)
+            await self.site.shelf.release(self.digest, index, keep=True)
+            return True
+        piece = (frontier - cut.offset) // cut.piece_length
+        if piece not in segment.readable or trio.current_time() - appended_at < DRIP:
+            return False
+        stop = piece * cut.piece_length + cut.piece_size(piece)
+        await partial.append(await _read_file(path, frontier - cut.offset, stop))
+        return True
+
+    # Telling others.
+
+    async def _report(self) -> None:
+        told: Progress | None = None
+        told_at = -HEARTBEAT
+        while True:
+            changed = self._changed
+            progress, now = self.progress, trio.current_time()
+            if progress != told or now - told_at >= HEARTBEAT:
+                self._tell_members(progress)
+                told, told_at = progress, now
+            await trio.sleep(REPORT_EVERY)
+            with trio.move_on_at(told_at + HEARTBEAT):
+                await changed.wait()
+
+    def _tell_members(self, progress: Progress | None = None) -> None:
+        notice = progress or self.progress
+        for node in list(self.plan.members):
+            self.site.peers.notify_nowait(node, notice)
+
+
+async def _read_file(path: Path, start: int, stop: int) -> bytes:
+    def read() -> bytes:
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read(stop - start)
+
+    return await trio.to_thread.run_sync(read)

@@ -1,0 +1,111 @@
+"""The transfers under way on this node: one a digest, however many clients and peers ask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+import trio
+
+from p2pd.app.site import Site
+from p2pd.app.transfer import Transfer
+from p2pd.model.errors import P2pdError, Unavailable, WrongContent, fresh
+from p2pd.model.reference import Digest, Repository
+
+__all__ = ["Transfers"]
+
+log = structlog.get_logger()
+
+FAILURE_REMEMBERED = 5.0
+"""Seconds for which a failed digest answers at once, so that clients go on to their next host."""
+
+SOURCE_DEADLINE = 8.0
+"""Seconds within which a source must be live, else the client is told to go elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    error: P2pdError
+    until: float
+
+
+class Transfers:
+    """Starts transfers in the daemon's nursery; no client owns one."""
+
+    def __init__(self, site: Site, nursery: trio.Nursery) -> None:
+        self._site = site
+        self._nursery = nursery
+        self._running: dict[Digest, Transfer] = {}
+        self._failures: dict[Digest, _Failure] = {}
+        self._distrusted: set[Digest] = set()
+        self._starting = trio.Lock()
+        site.peers.on_change(self._peers_changed)
+
+    def running(self, digest: Digest) -> Transfer | None:
+        return self._running.get(digest)
+
+    def all_running(self) -> list[Transfer]:
+        return list(self._running.values())
+
+    async def obtain(self, repository: Repository, digest: Digest, size: int) -> Transfer:
+        """The transfer of `digest`, begun or joined, once a source is live. Raises P2pdError."""
+        transfer = self._running.get(digest)
+        if transfer is None:
+            self._raise_remembered(digest)
+            async with self._starting:
+                transfer = self._running.get(digest)
+                if transfer is None:
+                    transfer = await self._start(repository, digest, size)
+        with trio.move_on_after(SOURCE_DEADLINE):
+            await transfer.live.wait()
+        if transfer.failure is not None:
+            raise fresh(transfer.failure)
+        if not transfer.live.is_set():
+            raise Unavailable(f"no source for {digest} is live after {SOURCE_DEADLINE:.0f} s")
+        return transfer
+
+    async def _start(self, repository: Repository, digest: Digest, size: int) -> Transfer:
+        partial = await self._site.store.begin(digest, size)
+        transfer = Transfer(self._site, repository, partial, alone=digest in self._distrusted)
+        self._running[digest] = transfer
+        self._nursery.start_soon(self._run, transfer)
+        return transfer
+
+    async def _run(self, transfer: Transfer) -> None:
+        digest = transfer.digest
+        log.info(
+            "transfer.begins", digest=str(digest), bytes=transfer.layout.size, had=transfer.partial.frontier
+        )
+        self._site.peers.set_busy(True)
+        try:
+            await transfer.run()
+        finally:
+            self._running.pop(digest, None)
+            self._site.peers.set_busy(bool(self._running))
+        self._settle(transfer)
+
+    def _settle(self, transfer: Transfer) -> None:
+        seconds = round(trio.current_time() - transfer.started_at, 3)
+        digest, error = transfer.digest, transfer.failure
+        self._site.metrics.transfers.labels("ok" if error is None else "failed").inc()
+        if error is None:
+            self._distrusted.discard(digest)
+            log.info("transfer.ends", digest=str(digest), bytes=transfer.layout.size, seconds=seconds)
+            return
+        log.warning("transfer.fails", digest=str(digest), seconds=seconds, reason=str(error))
+        if isinstance(error, WrongContent) and not transfer.is_alone:
+            # Somebody on the site lied or is broken, and nobody can say who: next time without peers.
+            self._distrusted.add(digest)
+        now = trio.current_time()
+        self._failures = {d: f for d, f in self._failures.items() if f.until > now}
+        self._failures[digest] = _Failure(error, now + FAILURE_REMEMBERED)
+
+    def _raise_remembered(self, digest: Digest) -> None:
+        failure = self._failures.get(digest)
+        if failure is not None and failure.until > trio.current_time():
+            raise fresh(failure.error)
+
+    def _peers_changed(self) -> None:
+        self._site.metrics.peers.set(len(self._site.peers.live()))
+        for transfer in self._running.values():
+            transfer.peers_changed()
