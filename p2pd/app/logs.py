@@ -1,0 +1,101 @@
+"""Logging: structlog to stderr, as JSON lines or for a terminal, with libraries' records brought in.
+
+The console format is our own few lines, so that it needs neither rich nor colorama, and no value
+can steer a terminal.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any, TextIO
+
+import structlog
+
+__all__ = ["configure_logging", "render_console"]
+
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_LINE_LIMIT = 4096
+
+
+def configure_logging(level: str = "info", style: str = "auto", stream: TextIO | None = None) -> None:
+    """Set up logging of the whole process. `style`: "json", "console", or "auto" (console on a terminal).
+
+    Records of the standard library's loggers come as structured lines, from warning up (with level
+    "error", from error up).
+    """
+    out = stream or sys.stderr
+    console = style == "console" or (style == "auto" and out.isatty())
+    threshold = _LEVELS[level]
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            render_console if console else structlog.processors.JSONRenderer(default=str),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=lambda *_names: _Lines(out),
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+    root.addHandler(_ToStructlog())
+    root.setLevel(max(threshold, logging.WARNING))
+    for name in ("hypercorn", "hypercorn.error", "hypercorn.access", "httpx", "httpcore", "zeroconf"):
+        library = logging.getLogger(name)
+        library.handlers.clear()
+        library.propagate = True
+        library.setLevel(logging.NOTSET)
+    logging.captureWarnings(True)
+
+
+def render_console(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
+    """`12:34:56 warning  what happened  key=value …`, always one line but for a traceback."""
+    time = str(event.pop("timestamp", ""))[11:19]
+    level = str(event.pop("level", ""))
+    trace = event.pop("exception", None)
+    what = _plain(event.pop("event", ""))
+    pairs = " ".join(f"{key}={_plain(value)}" for key, value in event.items())
+    line = f"{time} {level:8} {what}" + (f"  {pairs}" if pairs else "")
+    return line + (f"\n{trace}" if trace else "")
+
+
+def _plain(value: object) -> str:
+    """A value that cannot break the line or steer the terminal."""
+    text = str(value)[:_LINE_LIMIT]
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+class _Lines:
+    """Writes lines. A stream that is lost (a closed terminal, a full disk) must not stop the daemon."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        try:
+            try:
+                self._stream.write(line + "\n")
+            except UnicodeEncodeError:
+                self._stream.write(ascii(line)[1:-1] + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            return
+
+    log = debug = info = warn = warning = error = critical = exception = fatal = msg
+
+
+class _ToStructlog(logging.Handler):
+    """Hands records of the standard library's loggers to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError):
+            message = str(record.msg)
+        structlog.get_logger().log(
+            record.levelno, message[:_LINE_LIMIT], logger=record.name, exc_info=record.exc_info or None
+        )
