@@ -39,7 +39,7 @@ def content_range(value: str | None) -> ContentRange | None:
     return ContentRange(first, last + 1, size) if first <= last < size else None
 
 
-def retry_after(value: str | None, now: float, cap: float) -> float | None:
+def retry_after(value: str | None, now: float, cap: float = 3600.0) -> float | None:
     """Seconds to wait, in [0, cap]; `now` in seconds since the epoch. None when absent or malformed."""
     if value is None:
         return None

@@ -1,0 +1,189 @@
+"""httpx on trio, made to fail in p2pd's own words.
+
+One `HttpPool` is one set of kept-alive connections with one TLS trust. It follows no redirect,
+keeps no cookie, decodes nothing, and maps every foreign exception: above this file there are
+only OriginFaults.
+"""
+
+from __future__ import annotations
+
+import math
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+import httpx
+import trio
+
+from p2pd import __version__
+from p2pd.model.errors import ConfigError, Unavailable, WrongContent
+
+__all__ = ["HttpPool", "Timeouts", "body_chunks", "discard", "read_body"]
+
+_CONNECTIONS = 100
+_KEPT_ALIVE = 20
+_KEPT_ALIVE_SECONDS = 30.0
+
+_DISCARD_BYTES = 64 * 1024
+_DISCARD_SECONDS = 2.0
+
+_FOREIGN = (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds: to connect (TCP, then TLS), for headers to come in all, and without a byte of the body."""
+
+    connect: float = 5.0
+    headers: float = 10.0
+    stall: float = 15.0
+
+
+class HttpPool:
+    """Connections that trust the system's CAs and those in `ca_file` (PEM).
+
+    Raises ConfigError when `ca_file` cannot be used.
+    """
+
+    def __init__(self, ca_file: str | None = None, timeouts: Timeouts | None = None) -> None:
+        self._timeouts = timeouts or Timeouts()
+        self._client = httpx.AsyncClient(
+            verify=_trust(ca_file),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            headers={"User-Agent": f"p2pd/{__version__}", "Accept-Encoding": "identity"},
+            timeout=httpx.Timeout(
+                self._timeouts.stall, connect=self._timeouts.connect, pool=self._timeouts.headers
+            ),
+            limits=httpx.Limits(
+                max_connections=_CONNECTIONS,
+                max_keepalive_connections=_KEPT_ALIVE,
+                keepalive_expiry=_KEPT_ALIVE_SECONDS,
+            ),
+        )
+
+    async def aclose(self) -> None:
+        """Close every connection, those in use too."""
+        await self._client.aclose()
+
+    async def send(
+        self, method: str, url: httpx.URL, headers: Mapping[str, str], form: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        """Any answer, its body still to be read; the caller closes it. Raises Unavailable.
+
+        A request that breaks before its headers is sent once more: as a rule it went out on a
+        kept-alive connection that the other side had just closed.
+        """
+        with trio.move_on_after(self._timeouts.headers):
+            try:
+                request = self._client.build_request(method, url, headers=headers, data=form)
+                try:
+                    return await self._client.send(request, stream=True)
+                except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                    return await self._client.send(request, stream=True)
+            except _FOREIGN as error:
+                raise _unavailable(error, url.host) from error
+        raise Unavailable(f"{url.host} sent no answer within {self._timeouts.headers:g} s")
+
+
+async def body_chunks(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """The body as it comes, in non-empty chunks of at most 64 KiB; closes the response at its end.
+
+    Raises Unavailable when the connection breaks, stalls, or ends before Content-Length. To be
+    used under `aclosing`.
+    """
+    raw = response.aiter_raw()
+    try:
+        async for chunk in raw:
+            if chunk:
+                yield chunk
+    except _FOREIGN as error:
+        raise _unavailable(error, response.url.host) from error
+    finally:
+        await _finish(response, raw)
+
+
+async def read_body(response: httpx.Response, limit: int) -> bytes:
+    """The whole body, closing the response; raises WrongContent as soon as it is over `limit` bytes."""
+    body = bytearray()
+    async with aclosing(body_chunks(response)) as chunks:
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > limit:
+                raise WrongContent(f"{response.url.host} sends more than the {limit} bytes allowed here")
+    return bytes(body)
+
+
+async def discard(response: httpx.Response) -> bytes:
+    """Close a response nobody wants, keeping the connection when its body is short; what was read."""
+    body = bytearray()
+    with trio.move_on_after(_DISCARD_SECONDS), suppress(Unavailable):
+        async with aclosing(body_chunks(response)) as chunks:
+            async for chunk in chunks:
+                body += chunk
+                if len(body) > _DISCARD_BYTES:
+                    break
+    return bytes(body)
+
+
+async def _finish(response: httpx.Response, raw: AsyncIterator[bytes]) -> None:
+    """Close a response that may have been left half-way.
+
+    httpx nests generators, and closing the outermost leaves the inner ones to the garbage
+    collector, of which trio warns. A cancelled read ends them all, from the inside out.
+    """
+    await response.aclose()
+    with trio.CancelScope(deadline=-math.inf), suppress(*_FOREIGN):
+        async for _ in raw:
+            pass
+
+
+def _trust(ca_file: str | None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if ca_file:
+        try:
+            context.load_verify_locations(cafile=ca_file)
+        except OSError as error:  # ssl.SSLError is one
+            raise ConfigError(f"ca_file {ca_file} cannot be used: {error.strerror or error}") from error
+    return context
+
+
+_REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (httpx.ConnectTimeout, "cannot be connected to in time"),
+    (httpx.PoolTimeout, "is already sending as much as p2pd asks of one host at once"),
+    (httpx.ReadTimeout, "stopped sending"),
+    (httpx.WriteTimeout, "stopped reading"),
+    (httpx.RemoteProtocolError, "broke off or does not speak HTTP"),
+    (httpx.ReadError, "broke the connection"),
+    (httpx.WriteError, "broke the connection"),
+    (httpx.ProxyError, "cannot be reached through the proxy"),
+    (httpx.UnsupportedProtocol, "has a URL that is neither http nor https"),
+    (httpx.InvalidURL, "has a malformed URL"),
+)
+
+
+def _unavailable(error: Exception, host: str) -> Unavailable:
+    if isinstance(error, httpx.ConnectError):
+        return _unconnected(error, host)
+    for kind, words in _REASONS:
+        if isinstance(error, kind):
+            detail = str(error)
+            return Unavailable(f"{host} {words}" + (f": {detail}" if detail else ""))
+    return Unavailable(f"{host} cannot be asked: {type(error).__name__} {error}")
+
+
+def _unconnected(error: httpx.ConnectError, host: str) -> Unavailable:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return Unavailable(
+                f"{host} has a TLS certificate that is not trusted ({cause.verify_message}): "
+                "set ca_file of this upstream if it is right"
+            )
+        if isinstance(cause, ssl.SSLError):
+            return Unavailable(f"{host} and TLS do not agree: {cause.reason or cause}")
+        if isinstance(cause, OSError) and cause.strerror:
+            return Unavailable(f"{host} cannot be connected to: {cause.strerror}")
+        cause = cause.__cause__ or cause.__context__
+    return Unavailable(f"{host} cannot be connected to: {error}")
