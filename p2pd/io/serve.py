@@ -1,0 +1,242 @@
+"""An ASGI application on a TCP port: Hypercorn's HTTP/1.1 on trio, below a connection of our own.
+
+Hypercorn's trio worker is not used as it is, for three things that a registry mirror cannot have:
+
+* it sends under a shield, so a client that stops reading holds its task, and the shutdown, for ever;
+* it closes the socket right after the last byte, and when the client has sent anything meanwhile the
+  kernel makes that an RST, on which containerd fails the whole pull;
+* it speaks HTTP/2 and WebSocket to whoever asks.
+
+So the connection is ours (time-outs, FIN, bounds) and the protocol is Hypercorn's.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import cast
+
+import structlog
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError, H11Protocol
+from hypercorn.trio.task_group import TaskGroup
+from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
+from hypercorn.typing import ASGIFramework, ConnectionState
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from p2pd.model.errors import ConfigError
+
+__all__ = ["serve"]
+
+log = structlog.get_logger()
+
+_RECEIVE = 64 * 1024
+_BACKLOG = 256
+_LINGER = 2.0
+"""Seconds to wait for the client's FIN after ours, reading what it still sends."""
+
+
+async def serve(
+    app: ASGIApp,
+    *,
+    host: str,
+    port: int,
+    graceful_s: float = 3.0,
+    idle_s: float = 30.0,
+    write_s: float = 60.0,
+    max_connections: int = 512,
+    task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until cancelled; reports the bound (host, port), where `port` 0 lets the system choose.
+
+    Cancelled, it stops listening, gives running answers `graceful_s` seconds, then cuts them.
+    `idle_s`: longest wait for a whole request head, from the connection's start or from the last
+    answer. `write_s`: longest wait for a client to take one chunk. Above `max_connections` a new
+    connection is closed at once. Raises ConfigError when it cannot listen there.
+    """
+    listener = await _listen(host, port)
+    context = WorkerContext(None)
+    config = _config(idle_s)
+    wrapped = ASGIWrapper(cast(ASGIFramework, _contained(app)))
+    stopped = trio.Event()
+
+    async def hold(task_status: trio.TaskStatus[trio.Nursery]) -> None:
+        # Connections outlive the cancellation by `graceful_s`, so their nursery is shielded from it.
+        async with trio.open_nursery() as connections:
+            connections.cancel_scope.shield = True
+            task_status.started(connections)
+            await stopped.wait()
+
+    async with trio.open_nursery() as nursery:
+        connections: trio.Nursery = await nursery.start(hold)
+
+        async def accept(stream: trio.SocketStream) -> None:
+            if len(connections.child_tasks) > max_connections:
+                log.warning("too many connections, one was closed", limit=max_connections)
+                await stream.aclose()
+                return
+            await _handle(_Connection(wrapped, config, context, stream, write_s))
+
+        try:
+            bound = listener.socket.getsockname()
+            task_status.started((bound[0], bound[1]))
+            await trio.serve_listeners(accept, [listener], handler_nursery=connections)
+        finally:
+            connections.cancel_scope.deadline = trio.current_time() + graceful_s
+            stopped.set()
+            with trio.CancelScope(shield=True):
+                await context.terminated.set()
+
+
+def _contained(app: ASGIApp) -> ASGIApp:
+    """`app` with its bugs logged on one line; the client sees a 500, or a body cut short."""
+
+    async def contained(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        except Exception as error:
+            log.error("request failed unexpectedly", path=scope.get("path"), error=repr(error))  # noqa: TRY400
+
+    return contained
+
+
+def _config(idle_s: float) -> Config:
+    config = Config()
+    config.errorlog = None
+    config.accesslog = None
+    config.include_server_header = False
+    config.keep_alive_timeout = idle_s
+    config.keep_alive_max_requests = 1_000_000
+    return config
+
+
+async def _listen(host: str, port: int) -> trio.SocketListener:
+    try:
+        found = await trio.socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
+        )
+        family, kind, protocol, _, address = found[0]
+        sock = socket.socket(family, kind, protocol)
+    except (OSError, UnicodeError, OverflowError) as error:
+        raise ConfigError(f"cannot listen on {host}:{port}: {error}; configure another address") from error
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.bind(address)
+        sock.listen(_BACKLOG)
+    except (OSError, OverflowError) as error:
+        sock.close()
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        advice = "stop what uses it, or configure another port" if taken else "configure another address"
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigError(f"cannot listen on {host}:{port}: {reason}; {advice}") from error
+    return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+
+
+class _Connection:
+    """One client. Stands where Hypercorn's `TCPServer` does: feeds its protocol, sends what that says."""
+
+    def __init__(
+        self,
+        app: ASGIWrapper,
+        config: Config,
+        context: WorkerContext,
+        stream: trio.SocketStream,
+        write_s: float,
+    ) -> None:
+        self._app = app
+        self._config = config
+        self._context = context
+        self._stream = stream
+        self._write_s = write_s
+        self._send_lock = trio.Lock()
+        self._idle_task = TrioSingleTask()
+        self._reading = trio.CancelScope()
+        self._is_ending = False
+
+    async def run(self) -> None:
+        async with self._stream, TaskGroup() as self._tasks:
+            peer = self._stream.socket.getpeername()
+            here = self._stream.socket.getsockname()
+            self._protocol = H11Protocol(
+                self._app,
+                self._config,
+                self._context,
+                self._tasks,
+                ConnectionState({}),
+                False,
+                (peer[0], peer[1]),
+                (here[0], here[1]),
+                self._take,
+            )
+            await self._idle_task.restart(self._tasks, self._close_when_idle)
+            with self._reading:
+                await self._read()
+            await self._protocol.handle(Closed())
+            await self._idle_task.stop()
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                data = await self._stream.receive_some(_RECEIVE)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return
+            if not self._is_ending:
+                try:
+                    await self._protocol.handle(RawData(bytes(data)))
+                except (H2CProtocolRequiredError, H2ProtocolAssumedError):
+                    return
+            if not data:
+                return
+
+    async def _take(self, event: Event) -> None:
+        """What the protocol wants done."""
+        if isinstance(event, RawData):
+            await self._send(event.data)
+        elif isinstance(event, Closed):
+            await self._end()
+            await self._protocol.handle(Closed())
+        elif isinstance(event, Updated):
+            if event.idle:
+                await self._idle_task.restart(self._tasks, self._close_when_idle)
+            else:
+                await self._idle_task.stop()
+
+    async def _send(self, data: bytes) -> None:
+        async with self._send_lock:
+            try:
+                with trio.fail_after(self._write_s):
+                    await self._stream.send_all(data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+                self._is_ending = True
+                self._reading.cancel()
+                await self._stream.aclose()
+                await self._protocol.handle(Closed())
+
+    async def _end(self) -> None:
+        """Send our FIN; read on until the client's, for closing with bytes unread would send an RST."""
+        self._is_ending = True
+        self._reading.deadline = min(self._reading.deadline, trio.current_time() + _LINGER)
+        try:
+            await self._stream.send_eof()
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+            self._reading.cancel()
+
+    async def _close_when_idle(self) -> None:
+        with trio.move_on_after(self._config.keep_alive_timeout):
+            await self._context.terminated.wait()
+        await self._end()
+
+
+async def _handle(connection: _Connection) -> None:
+    """Run one connection; whatever goes wrong in it stays in it."""
+    try:
+        await connection.run()
+    except* Exception as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        log.error("connection failed unexpectedly", error=repr(error))  # noqa: TRY400 - one line a failure
