@@ -49,10 +49,11 @@ class FileHeldBlob:
 
     async def chunks(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         stop = min(stop, self._size)
+        if start >= stop:
+            return
         if self._table is None:
             body = await self._checked(partial(read_whole, self._file, self._digest, self._size))
-            if start < stop:
-                yield body[start:stop]
+            yield body[start:stop]
             return
         length = self._layout.piece_length
         table = self._table

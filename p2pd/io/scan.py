@@ -27,7 +27,7 @@ def make_ready(places: Places, files: Files) -> None:
     """Make the directories of a new store. All shards at once: a commit then has one directory to sync."""
     for path in (places.partials, places.staging, places.tags, places.scratch, places.blobs):
         files.make_dir(path)
-    if not places.shards()[-1].is_dir():
+    if len(os.listdir(places.blobs)) < len(places.shards()):
         for path in places.shards():
             files.make_dir(path)
         for path in (places.blobs, places.blobs.parent, places.root):

@@ -1,0 +1,239 @@
+"""`p2pd.ports.store.Store` in memory; only staged segments are files, as the swarm engine needs them."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+
+import trio
+
+from p2pd.model.errors import P2pdError, StoreError, Unavailable, WrongContent
+from p2pd.model.layout import MANIFEST_LIMIT, Layout, SegmentMeta
+from p2pd.model.reference import Digest, Repository, Tag
+from p2pd.ports.store import TagRecord
+
+_CHUNK = 1024 * 1024
+
+
+def meta_of(digest: Digest, body: bytes, size: int, index: int) -> SegmentMeta | None:
+    """Piece hashes of one segment of a blob of `size` bytes that begins with `body`."""
+    layout = Layout(size)
+    if not 0 <= index < layout.segment_count:
+        return None
+    segment = layout.segment(index)
+    if segment.offset + segment.length > len(body):
+        return None
+    stripes = [layout.stripe(number) for number in layout.stripes_of(index)]
+    hashes = b"".join(hashlib.sha1(body[stripe.start : stripe.stop]).digest() for stripe in stripes)
+    return SegmentMeta(digest, size, index, hashes)
+
+
+class MemoryBlob:
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+
+    @property
+    def size(self) -> int:
+        return len(self.body)
+
+    async def chunks(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        stop = min(stop, self.size)
+        for position in range(start, stop, _CHUNK):
+            await trio.lowlevel.checkpoint()
+            yield self.body[position : min(position + _CHUNK, stop)]
+
+
+class MemoryPartial:
+    def __init__(self, store: MemoryStore, digest: Digest, size: int, body: bytearray) -> None:
+        self._store, self._digest, self._size = store, digest, size
+        self._body = body
+        self._error: P2pdError | None = None
+        self._is_open, self._was_read, self._committed = True, False, False
+        self._growth = trio.lowlevel.ParkingLot()
+
+    @property
+    def digest(self) -> Digest:
+        return self._digest
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    @property
+    def frontier(self) -> int:
+        return len(self._body)
+
+    async def append(self, data: bytes) -> None:
+        self._check_writable()
+        if len(data) > self._size - len(self._body):
+            raise WrongContent(f"{self._digest}: more than the announced {self._size} bytes came")
+        await trio.lowlevel.checkpoint()
+        self._body += data
+        self._growth.unpark_all()
+
+    async def append_segment(self, staged: Path, meta: SegmentMeta) -> None:
+        self._check_writable()
+        if (meta.digest, meta.blob_size) != (self._digest, self._size) or not meta.is_consistent:
+            raise StoreError("metadata does not fit")
+        segment = meta.segment
+        if not segment.offset <= len(self._body) < segment.offset + segment.length:
+            raise StoreError("the segment is not next")
+        try:
+            data = await trio.Path(staged).read_bytes()
+        except OSError as error:
+            raise StoreError(f"cannot read {staged}") from error
+        if len(data) < segment.length:
+            raise StoreError("the staged segment is too short")
+        await self.append(data[len(self._body) - segment.offset : segment.length])
+
+    def segment_meta(self, index: int) -> SegmentMeta | None:
+        return meta_of(self._digest, bytes(self._body), self._size, index)
+
+    async def commit(self) -> None:
+        self._check_writable()
+        if len(self._body) < self._size:
+            raise StoreError(f"{self._digest}: only {len(self._body)} of {self._size} bytes are there")
+        await trio.lowlevel.checkpoint()
+        if hashlib.sha256(self._body).hexdigest() != self._digest.hex:
+            wrong = WrongContent(f"{self._digest}: wrong bytes")
+            self.fail(wrong)
+            del self._store.partial_bodies[self._digest, self._size]
+            raise wrong
+        self._committed = True
+        del self._store.partial_bodies[self._digest, self._size]
+        self._store.blobs[self._digest] = bytes(self._body)
+        self._growth.unpark_all()
+
+    def fail(self, error: P2pdError) -> None:
+        if self._error is None and not self._committed:
+            self._error = error
+            self._growth.unpark_all()
+
+    async def reset(self) -> None:
+        self._check_writable()
+        if self._was_read:
+            raise StoreError(f"{self._digest}: cannot start over, a client has read from it")
+        await trio.lowlevel.checkpoint()
+        self._body.clear()
+
+    async def chunks(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        stop = min(stop, self._size)
+        position = start
+        while position < stop:
+            limit = min(self._readable(), stop)
+            if self._error is not None and (position >= limit or isinstance(self._error, WrongContent)):
+                raise copy.copy(self._error) from self._error
+            if position >= limit:
+                await self._growth.park()
+                continue
+            self._was_read = True
+            data = bytes(self._body[position : min(limit, position + _CHUNK)])
+            await trio.lowlevel.checkpoint()
+            yield data
+            position += len(data)
+
+    async def aclose(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            self.fail(Unavailable(f"the transfer of {self._digest} was stopped"))
+            self._store.partials.pop(self._digest, None)
+
+    def _check_writable(self) -> None:
+        if not self._is_open or self._committed:
+            raise StoreError(f"{self._digest}: its assembly was closed")
+
+    def _readable(self) -> int:
+        if self._committed or self._size == 0:
+            return self._size
+        layout = Layout(self._size)
+        return min(len(self._body), layout.stripe(layout.stripe_count - 1).start)
+
+
+class MemoryStore:
+    """`blobs` and `partial_bodies` are open to tests, which may rot or fill them."""
+
+    def __init__(self, staging: Path) -> None:
+        self.staging = staging
+        self.blobs: dict[Digest, bytes] = {}
+        self.partial_bodies: dict[tuple[Digest, int], bytearray] = {}
+        self.partials: dict[Digest, MemoryPartial] = {}
+        self.tags: dict[tuple[Repository, Tag], TagRecord] = {}
+
+    def size_of(self, digest: Digest) -> int | None:
+        body = self.blobs.get(digest)
+        return None if body is None else len(body)
+
+    def held(self) -> Iterator[tuple[Digest, int]]:
+        return iter([(digest, len(body)) for digest, body in self.blobs.items()])
+
+    async def open(self, digest: Digest) -> MemoryBlob | None:
+        await trio.lowlevel.checkpoint()
+        body = self.blobs.get(digest)
+        return None if body is None else MemoryBlob(body)
+
+    async def read(self, digest: Digest) -> bytes | None:
+        await trio.lowlevel.checkpoint()
+        body = self.blobs.get(digest)
+        if body is None or len(body) > MANIFEST_LIMIT:
+            return None
+        if hashlib.sha256(body).hexdigest() != digest.hex:
+            del self.blobs[digest]
+            return None
+        return body
+
+    async def write(self, digest: Digest, body: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        if hashlib.sha256(body).hexdigest() != digest.hex:
+            raise WrongContent(f"{len(body)} bytes are not {digest}")
+        self.blobs[digest] = body
+
+    async def begin(self, digest: Digest, size: int) -> MemoryPartial:
+        if size < 0:
+            raise WrongContent(f"{digest}: a size of {size} bytes was announced")
+        if digest in self.partials:
+            raise StoreError(f"{digest} is being assembled already")
+        await trio.lowlevel.checkpoint()
+        body = self.partial_bodies.setdefault((digest, size), bytearray())
+        if len(body) < size:
+            del body[len(body) - len(body) % Layout(size).piece_length :]
+        self.partials[digest] = MemoryPartial(self, digest, size, body)
+        return self.partials[digest]
+
+    def staged_path(self, digest: Digest, index: int) -> Path:
+        return self.staging / f"{digest.hex}.{index}"
+
+    async def segment_meta(self, digest: Digest, index: int) -> SegmentMeta | None:
+        await trio.lowlevel.checkpoint()
+        body = self.blobs.get(digest)
+        return None if body is None else meta_of(digest, body, len(body), index)
+
+    async def stage(self, digest: Digest, index: int) -> Path | None:
+        await trio.lowlevel.checkpoint()
+        body, size = self.blobs.get(digest), self.size_of(digest)
+        if body is None and (partial := self.partials.get(digest)) is not None:
+            size = partial.size
+            body = bytes(self.partial_bodies[digest, size])
+        if body is None or size is None or meta_of(digest, body, size, index) is None:
+            return None
+        segment = Layout(size).segment(index)
+        path = self.staged_path(digest, index)
+        path.write_bytes(body[segment.offset : segment.offset + segment.length])
+        return path
+
+    async def unstage(self, digest: Digest, index: int) -> None:
+        await trio.lowlevel.checkpoint()
+        self.staged_path(digest, index).unlink(missing_ok=True)
+
+    async def drop(self, digest: Digest) -> None:
+        await trio.lowlevel.checkpoint()
+        self.blobs.pop(digest, None)
+
+    async def tag(self, repository: Repository, tag: Tag) -> TagRecord | None:
+        await trio.lowlevel.checkpoint()
+        return self.tags.get((repository, tag))
+
+    async def put_tag(self, repository: Repository, tag: Tag, record: TagRecord) -> None:
+        await trio.lowlevel.checkpoint()
+        self.tags[repository, tag] = record
