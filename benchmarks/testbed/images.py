@@ -36,14 +36,13 @@ _CHUNK = 1 << 20
 _TAR_OVERHEAD = 3 * 512  # one header, two closing blocks
 _FORMAT = 1
 
-# A layer each, bottom first; "essential" stands for Debian's essential packages.
+# A layer each, bottom first, the first on top of Debian's essential packages.
 _DEBIAN_LAYERS = (
-    ("essential",),
+    ("libc6", "libtinfo6", "libselinux1", "libpcre2-8-0", "libgmp10", "libcrypt1", "libacl1"),
     ("libpython3.11-minimal", "libpython3.11-stdlib", "python3.11-minimal", "perl-modules-5.36"),
     ("containerd", "docker-registry", "skopeo", "containernetworking-plugins"),
     ("git", "cpp-12", "libicu72"),
     ("gcc-12",),
-    ("libllvm14",),
 )
 
 
@@ -78,6 +77,8 @@ class Image:
 
 def synthetic_image(seed: int, size: int, layers: int = 4, cache: Path = _CACHE) -> Image:
     """An image of `size` bytes in `layers` equal layers: tars of random bytes, which nothing compresses."""
+    if layers < 1:
+        raise ValueError("an image has at least one layer")
     each = size // layers // 512 * 512 - _TAR_OVERHEAD
     if each <= 0:
         raise ValueError(f"{size} bytes are too few for {layers} layers")
@@ -106,7 +107,7 @@ def debian_image(cache: Path = _CACHE) -> Image:
     Taken from what is installed, the rest downloaded with apt-get. Raises TestbedError.
     """
     essential = [line[4:] for line in _dpkg_query("${Essential} ${Package}") if line.startswith("yes ")]
-    layers = [essential if names == ("essential",) else list(names) for names in _DEBIAN_LAYERS]
+    layers = [essential + list(_DEBIAN_LAYERS[0]), *(list(names) for names in _DEBIAN_LAYERS[1:])]
     states = dict(line.split(" ", 1) for line in _dpkg_query("${Package} ${Version} ${db:Status-Status}"))
     installed = {name: state for name, state in states.items() if state.endswith(" installed")}
     wanted = [name for names in layers for name in names]

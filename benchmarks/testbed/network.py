@@ -42,15 +42,15 @@ class SiteSpec:
     """What to build. Rates are bits a second of Ethernet frames, each way.
 
     `origin_bit_s` shapes the link between origin and seeder (None: as fast as the machine).
-    `in_memory` puts the hosts' disks on tmpfs: a node of a real site shares its disk with nobody
-    (None: as the machine's free memory allows, see `Testbed`).
+    `disk_bytes` is what the disks of all hosts may come to hold: where memory allows they are on
+    tmpfs, because a node of a real site shares its disk with nobody.
     """
 
     nodes: int = 2
     wan_bit_s: int = 100_000_000
     lan_bit_s: int = 1_000_000_000
     origin_bit_s: int | None = None
-    in_memory: bool | None = None
+    disk_bytes: int = 4 << 30
 
     def __post_init__(self) -> None:
         if not 1 <= self.nodes <= _MAX_NODES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import time
@@ -69,10 +70,15 @@ class Process:
 
     def wait(self, timeout: float | None = None) -> int:
         """Exit code; raises TimeoutError after `timeout` seconds."""
-        try:
-            return self._popen.wait(timeout)
-        except subprocess.TimeoutExpired as error:
-            raise TimeoutError(f"{self.name} has not ended after {timeout} s") from error
+        if timeout is not None and self._popen.returncode is None:
+            # Popen.wait would look every 50 ms, too coarse for a stop watch.
+            watch = os.pidfd_open(self._popen.pid)
+            try:
+                if not select.select([watch], [], [], timeout)[0]:
+                    raise TimeoutError(f"{self.name} has not ended after {timeout} s")
+            finally:
+                os.close(watch)
+        return self._popen.wait()
 
     def stop(self, grace: float = 5.0) -> int:
         """SIGTERM, and SIGKILL after `grace` seconds; the exit code."""

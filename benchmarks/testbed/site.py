@@ -28,8 +28,8 @@ __all__ = ["CACHE_URL", "Testbed"]
 
 CACHE_URL = f"http://{CACHE_IP}:5000"
 
-_MEMORY_FOR_DISKS = 6 << 30
-"""Free memory from which the hosts' disks go to tmpfs, bytes."""
+_MEMORY_MARGIN = 1.5
+"""Free memory, as a multiple of what the disks may hold, from which they go to tmpfs."""
 
 _CURL_S = 3600
 
@@ -52,8 +52,7 @@ class Testbed:
     def __enter__(self) -> Testbed:
         if (why := missing_prerequisite()) is not None:
             raise TestbedError(why)
-        in_memory = self.spec.in_memory
-        self.outer = Outer(in_memory=_free_memory() >= _MEMORY_FOR_DISKS if in_memory is None else in_memory)
+        self.outer = Outer(in_memory=_free_memory() >= _MEMORY_MARGIN * self.spec.disk_bytes)
         try:
             self.outer.run(["sh", "-s"], text=build_script(self.spec))
             for host in ("origin", "cache", "seeder"):

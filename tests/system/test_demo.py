@@ -1,0 +1,62 @@
+"""The demo as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.testbed import missing_prerequisite
+
+pytestmark = pytest.mark.system
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks", "demo", *arguments]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(autouse=True)
+def _needs_testbed() -> None:
+    if (why := missing_prerequisite()) is not None:
+        pytest.skip(f"no testbed: {why}")
+
+
+def test_demo_of_todays_systems(tmp_path: Path) -> None:
+    out = tmp_path / "sub" / "demo.json"
+    small = ["--nodes", "2", "--wan", "40M", "--image", "2M", "--layers", "1"]
+    done = demo(*small, "--systems", "direct,pull-through", "--json", str(out))
+    assert (done.returncode, done.stderr.count("all content verified")) == (0, 2)
+    document = json.loads(out.read_text())
+    assert document["scenario"]["wan_bit_s"] == 40_000_000
+    direct, through = document["results"]
+    assert direct["verified"]
+    assert through["verified"]
+    assert direct["wan_ratio"] == pytest.approx(2.0, rel=0.05)
+    assert direct["site_s"] == max(direct["node_s"]) > document["limit_s"]
+    assert "site updated" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["--systems", "direct,kraken"],
+            "demo: no such system: kraken; choose of direct, pull-through, p2pd",
+        ),
+        (["--nodes", "0", "--image", "1M"], "demo: such a site cannot be built: nodes must be 1 to"),
+        (["--image", "huge"], "demo: --image huge:"),
+        (["--image", "1M", "--layers", "0"], "demo: --image 1M: an image has at least one layer"),
+        (["--image", "1M", "--json", "/proc/no/file"], "demo: --json /proc/no/file:"),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(arguments: list[str], expected: str) -> None:
+    done = demo(*arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith(expected)
+    assert done.stderr.count("\n") == 1
