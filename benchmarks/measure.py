@@ -8,6 +8,7 @@ empty stores. The yardstick is one curl of the same blobs over the same link, in
 from __future__ import annotations
 
 import resource
+import signal
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -136,10 +137,15 @@ def _update(
         one.go()
     with ThreadPoolExecutor(len(pending)) as pool:
         waiting: list[Future[FetchOutcome]] = [pool.submit(one.wait, timeout) for one in pending]
-        while not all(future.done() for future in waiting):
-            if observer is not None:
-                observer(time.monotonic() - begun, [node.held_bytes() for node in bed.nodes])
-            time.sleep(_OBSERVE_S)
+        try:
+            while not all(future.done() for future in waiting):
+                if observer is not None:
+                    observer(time.monotonic() - begun, [node.held_bytes() for node in bed.nodes])
+                time.sleep(_OBSERVE_S)
+        except BaseException:
+            for one in pending:  # the pool's end waits for them
+                one.process.send(signal.SIGKILL)
+            raise
         return [future.result() for future in waiting]
 
 

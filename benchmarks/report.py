@@ -54,7 +54,7 @@ class Report:
         """Table and bars."""
         lines = [
             f"{self.nodes} nodes, WAN {readable_rate(self.wan_bit_s)}, LAN {readable_rate(self.lan_bit_s)}; "
-            f"{self.image} image of {readable_bytes(self.image_bytes)} in {self.layers} layers",
+            f"{self.image} image of {readable_bytes(self.image_bytes)}, layers: {self.layers}",
             "",
             f"{'':14}{'site updated':>14}{'over the WAN':>15}{'each byte crossed':>20}{'speed-up':>11}"
             f"{'CPU/node':>11}{'memory/node':>13}  content",
@@ -73,6 +73,8 @@ class Report:
         lines += _bars("Times that each byte crossed the WAN", crossed | {one: 1.0}, "{:.2f} x")
         if any(result.system == "pull-through" and result.wan_ratio > _LEAKY for result in self.results):
             lines += ["", _LEAK]
+        if not all(result.verified for result in self.results):
+            lines.append("")
         lines += [f"FAILED {result.system}: {error}" for result in self.results for error in result.errors]
         return "\n".join(lines)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,22 @@ def test_demo_of_todays_systems(tmp_path: Path) -> None:
     assert direct["wan_ratio"] == pytest.approx(2.0, rel=0.05)
     assert direct["site_s"] == max(direct["node_s"]) > document["limit_s"]
     assert "site updated" in done.stdout
+
+
+def test_interrupt_in_mid_update_ends_at_once() -> None:
+    slow = ["--nodes", "2", "--wan", "1M", "--image", "256K", "--layers", "1", "--systems", "direct"]
+    command = [sys.executable, "-m", "benchmarks", "demo", *slow]
+    with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        line = ""
+        while "of the site" not in line:
+            line = running.stderr.readline()
+            assert line
+        running.send_signal(signal.SIGINT)
+        sent = time.monotonic()
+        assert running.wait(10) == 130
+        assert time.monotonic() - sent < 2.0
+        assert running.stderr.read().endswith("demo: interrupted\n")
 
 
 @pytest.mark.parametrize(
