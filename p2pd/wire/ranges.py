@@ -15,7 +15,7 @@ from p2pd.model.errors import InvalidReference
 __all__ = ["ByteRange", "RangeNotSatisfiable", "parse_range", "unsatisfied_range"]
 
 _BYTES = re.compile(r"bytes=[ \t]*(?:([0-9]+)-([0-9]*)|-([0-9]+))[ \t]*", re.ASCII | re.IGNORECASE)
-_HUGE_DIGITS = 18
+_HUGE_DIGITS = 30
 
 
 class RangeNotSatisfiable(InvalidReference):
