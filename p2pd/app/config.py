@@ -32,6 +32,7 @@ __all__ = [
     "NodeConfig",
     "NodeSection",
     "WanSection",
+    "directory",
     "load",
     "parse",
     "upstreams_table",
@@ -66,7 +67,8 @@ def _alias(value: object) -> str:
     return name
 
 
-def _directory(value: object) -> str:
+def directory(value: object) -> str:
+    """An absolute path."""
     path = text(value)
     if not path.startswith("/"):
         raise ValueError(f"{path!r} is not an absolute path")
@@ -78,7 +80,7 @@ class NodeSection:
     """`site` names the LAN that this node belongs to; `state_dir` holds content and the node's id."""
 
     site: str = key(_site, "default")
-    state_dir: str = key(_directory, "/var/lib/p2pd")
+    state_dir: str = key(directory, "/var/lib/p2pd")
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ class SeederClient(RegistryClient):
         await self._patient_pool.aclose()
 
     async def segment(self, repository: Repository, digest: Digest, size: int, index: int) -> SegmentMeta:
-        """See `SeederOrigin.segment`. Unavailable after SEGMENT_WAIT seconds if it is not there yet: ask again."""
+        """See `SeederOrigin.segment`. Unavailable when it is not there in SEGMENT_WAIT s: ask again."""
         what = f"the hashes of segment {index} of {digest}"
         path = f"/p2pd/v1/segments/{repository.name}/{digest}/{index}"
         response = await self._patient_pool.send("GET", self._at(path, repository, f"size={size}"), {})

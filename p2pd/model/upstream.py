@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from p2pd.model.reference import DOCKER_HUB
-
-__all__ = ["DEFAULT_REGISTRIES", "UpstreamSpec", "default_upstream"]
-
-DEFAULT_REGISTRIES = (DOCKER_HUB, "ghcr.io", "quay.io", "registry.k8s.io")
-"""Registries allowed when the configuration names none."""
-
-_URLS = {DOCKER_HUB: "https://registry-1.docker.io"}
+__all__ = ["UpstreamSpec"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +19,3 @@ class UpstreamSpec:
     url: str
     ca_file: str | None = None
     alias: str | None = None
-
-
-def default_upstream(registry: str) -> UpstreamSpec:
-    """Where a registry is when nobody said: Docker Hub's real host, else https at its own name."""
-    return UpstreamSpec(registry, _URLS.get(registry, f"https://{registry}"))

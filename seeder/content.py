@@ -1,0 +1,213 @@
+"""What the seeder serves: its store, filled from origins, each object fetched once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+import structlog
+
+from p2pd.app.flights import Flights
+from p2pd.model.content import Descriptor, Manifest, filter_referrers
+from p2pd.model.errors import InvalidReference, NotFound, RateLimited, StoreError, Unavailable
+from p2pd.model.layout import Layout, SegmentMeta
+from p2pd.model.reference import Digest, Repository, Tag
+from p2pd.ports.content import Blob
+from p2pd.ports.origin import Origin
+from p2pd.ports.store import Partial, Store, TagRecord
+from seeder.transfers import Transfers
+
+__all__ = ["SeederContent", "UsageSink"]
+
+log = structlog.get_logger()
+
+UsageSink = Callable[[Digest, Repository, int, int], None]
+"""Called when a blob's reading ends: digest, repository, blob size, bytes served."""
+
+
+def _ignore(_digest: Digest, _repository: Repository, _size: int, _served: int) -> None:
+    return
+
+
+class SeederContent:
+    """`p2pd.ports.content.Content` of the seeder, and its swarm metadata.
+
+    `tag_ttl`: seconds for which the origin's answer about a tag is believed without asking again.
+    `clock`: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        origin: Origin,
+        transfers: Transfers,
+        *,
+        tag_ttl: float = 5.0,
+        on_served: UsageSink = _ignore,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._origin = origin
+        self._transfers = transfers
+        self._tag_ttl = tag_ttl
+        self._on_served = on_served
+        self._clock = clock
+        self._tags: Flights[tuple[Repository, Tag], tuple[Descriptor, bool]] = Flights()
+        self._manifests: Flights[tuple[Repository, Digest], Manifest] = Flights()
+        self._documents: Flights[tuple[Repository, str], bytes] = Flights()
+
+    async def manifest(self, repository: Repository, reference: Digest | Tag) -> Manifest:
+        """See `Content.manifest`; stale when the origin could not confirm where the tag points."""
+        if isinstance(reference, Digest):
+            return await self._manifest(repository, reference, None)
+        descriptor, stale = await self._tags.join(
+            (repository, reference), lambda: self._resolve(repository, reference)
+        )
+        found = await self._manifest(repository, descriptor.digest, descriptor.media_type)
+        return Manifest(found.descriptor, found.body, stale)
+
+    async def blob(self, repository: Repository, digest: Digest) -> Blob:
+        """See `Content.blob`: held, or growing while it comes from the origin."""
+        held = await self._store.open(digest)
+        if held is None:
+            partial = await self._transfers.obtain(repository, digest)
+            return _Counted(_Growing(self._store, partial), digest, repository, self._on_served)
+        return _Counted(held, digest, repository, self._on_served)
+
+    async def tags(self, repository: Repository, query: str) -> bytes:
+        """See `Content.tags`; the origin's answer of this moment."""
+        return await self._documents.join(
+            (repository, f"tags?{query}"), lambda: self._origin.tags(repository, query)
+        )
+
+    async def referrers(self, repository: Repository, digest: Digest, artifact_type: str | None) -> bytes:
+        """See `Content.referrers`; the origin's answer of this moment."""
+        body = await self._documents.join(
+            (repository, f"referrers/{digest}"), lambda: self._origin.referrers(repository, digest)
+        )
+        return filter_referrers(body, artifact_type)
+
+    async def segment_meta(
+        self, repository: Repository, digest: Digest, size: int, index: int
+    ) -> SegmentMeta:
+        """Piece hashes of one segment, as soon as its bytes are here; begins the transfer if need be.
+
+        Raises InvalidReference when the blob of `size` bytes has no such segment, NotFound when the
+        blob has another size.
+        """
+        if size <= 0 or not 0 <= index < Layout(size).segment_count:
+            raise InvalidReference(f"a blob of {size} bytes has no segment {index}")
+        held_size = self._store.size_of(digest)
+        if held_size is None:
+            partial = await self._transfers.obtain(repository, digest)
+            _check_size(digest, partial.size, size)
+            meta = partial.segment_meta(index)
+            if meta is not None:
+                return meta
+            segment = Layout(size).segment(index)
+            await _wait_for(partial, segment.offset + segment.length)
+            meta = partial.segment_meta(index)
+            if meta is not None:
+                return meta
+        else:
+            _check_size(digest, held_size, size)
+        meta = await self._store.segment_meta(digest, index)
+        if meta is None:
+            raise NotFound(f"{digest} has no metadata for segment {index}; it is to be fetched whole")
+        return meta
+
+    async def _resolve(self, repository: Repository, tag: Tag) -> tuple[Descriptor, bool]:
+        record = await self._store.tag(repository, tag)
+        if record is not None and 0 <= self._clock() - record.confirmed_at < self._tag_ttl:
+            return record.descriptor, False
+        try:
+            descriptor = await self._origin.resolve(repository, tag)
+        except (Unavailable, RateLimited) as error:
+            if record is None:
+                raise
+            age = round(self._clock() - record.confirmed_at)
+            log.warning("tag.stale", tag=f"{repository}:{tag}", age_s=age, reason=str(error))
+            return record.descriptor, True
+        await self._keep_tag(repository, tag, descriptor)
+        return descriptor, False
+
+    async def _keep_tag(self, repository: Repository, tag: Tag, descriptor: Descriptor) -> None:
+        try:
+            await self._store.put_tag(repository, tag, TagRecord(descriptor, self._clock()))
+        except StoreError as error:
+            # The answer is right all the same; what suffers is the day the origin is down.
+            log.warning("tag.not_kept", tag=f"{repository}:{tag}", reason=str(error))
+
+    async def _manifest(self, repository: Repository, digest: Digest, told: str | None) -> Manifest:
+        body = await self._store.read(digest)
+        if body is not None:
+            return Manifest.verified(body, digest, told)
+        return await self._manifests.join(
+            (repository, digest), lambda: self._fetch_manifest(repository, digest)
+        )
+
+    async def _fetch_manifest(self, repository: Repository, digest: Digest) -> Manifest:
+        body = await self._store.read(digest)
+        if body is not None:  # kept by a flight that landed while this caller looked
+            return Manifest.verified(body, digest)
+        manifest = await self._origin.manifest(repository, digest)
+        try:
+            await self._store.write(digest, manifest.body)
+        except StoreError as error:
+            log.warning("manifest.not_kept", digest=str(digest), reason=str(error))
+        return manifest
+
+
+def _check_size(digest: Digest, size: int, asked: int) -> None:
+    if size != asked:
+        raise NotFound(f"{digest} has {size} bytes, not {asked}")
+
+
+async def _wait_for(partial: Partial, stop: int) -> None:
+    """Return once [0, stop) is assembled (and, for the blob's end, verified); raises what ended it."""
+    async with aclosing(partial.chunks(stop - 1, stop)) as chunks:
+        async for _ in chunks:
+            pass
+
+
+class _Growing:
+    """A blob that was on its way when it was asked for; by the time it is read it may be held."""
+
+    def __init__(self, store: Store, partial: Partial) -> None:
+        self._store = store
+        self._partial = partial
+
+    @property
+    def size(self) -> int:
+        return self._partial.size
+
+    async def chunks(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        held = await self._store.open(self._partial.digest)
+        async with aclosing((held or self._partial).chunks(start, stop)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+
+class _Counted:
+    """A blob whose readings are noted."""
+
+    def __init__(self, blob: Blob, digest: Digest, repository: Repository, on_served: UsageSink) -> None:
+        self._blob = blob
+        self._digest = digest
+        self._repository = repository
+        self._on_served = on_served
+
+    @property
+    def size(self) -> int:
+        return self._blob.size
+
+    async def chunks(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        served = 0
+        try:
+            async with aclosing(self._blob.chunks(start, stop)) as chunks:
+                async for chunk in chunks:
+                    served += len(chunk)
+                    yield chunk
+        finally:
+            self._on_served(self._digest, self._repository, self.size, served)

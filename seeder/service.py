@@ -1,0 +1,97 @@
+"""The seeder: one visible nursery tree.
+
+run_seeder
+├── transfers (one task a blob on its way)
+├── usage log (writes every few seconds)
+└── registry API with the segment endpoint (last to start, first to stop)
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import structlog
+import trio
+
+from p2pd import __version__
+from p2pd.app.upstreams import upstreams_of
+from p2pd.io.credentials import DockerConfig
+from p2pd.io.origin import OriginClient
+from p2pd.io.registry_app import build_app
+from p2pd.io.serve import serve
+from p2pd.io.store import FileStore
+from seeder.config import SeederConfig
+from seeder.content import SeederContent
+from seeder.segments import segment_route
+from seeder.transfers import Transfers
+from seeder.usage import UsageLog
+
+__all__ = ["run_seeder", "usage_path"]
+
+log = structlog.get_logger()
+
+_CLIENTS = 2048
+"""Connections: a seeder serves every node of many sites, each with a few at once."""
+
+
+def usage_path(config: SeederConfig) -> Path:
+    """Where the bookkeeping of what was served is."""
+    return Path(config.seeder.state_dir) / "usage.sqlite"
+
+
+async def run_seeder(
+    config: SeederConfig, task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Run until cancelled or SIGTERM; reports the (host, port) served once it serves.
+
+    Raises P2pdError where it cannot start: state directory, port, CA file.
+    """
+    section = config.seeder
+    credentials = DockerConfig(Path(section.docker_config)) if section.docker_config else None
+    async with AsyncExitStack() as stack:
+        store = await FileStore.open_dir(Path(section.state_dir) / "store")
+        stack.callback(store.close)
+        origin = OriginClient({spec.registry: spec for spec in config.upstreams}, credentials)
+        stack.push_async_callback(origin.aclose)
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+        usage = UsageLog(usage_path(config), time.time)
+        nursery.start_soon(usage.run)
+        content = SeederContent(
+            store,
+            origin,
+            Transfers(store, origin, nursery),
+            tag_ttl=section.tag_ttl,
+            on_served=usage.note_nowait,
+        )
+        bound = await nursery.start(_serve, config, content)
+        log.info(
+            "seeder.ready",
+            version=__version__,
+            listen=f"{bound[0]}:{bound[1]}",
+            upstreams=[spec.registry for spec in config.upstreams],
+            blobs=sum(1 for _ in store.held()),
+        )
+        task_status.started(bound)
+
+
+async def _serve(
+    config: SeederConfig,
+    content: SeederContent,
+    task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    upstreams = upstreams_of(config.upstreams, config.seeder.default_registry)
+    app = build_app(content, upstreams=upstreams, extra_routes=[segment_route(content, upstreams)])
+    listen = config.seeder.listen
+    await serve(app, host=listen.host, port=listen.port, max_connections=_CLIENTS, task_status=task_status)
+
+
+async def _stop_on_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("seeder.stops", signal=signal.Signals(number).name)
+            scope.cancel()
+            return

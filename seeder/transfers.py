@@ -1,0 +1,143 @@
+"""Blobs on their way from an origin to the seeder's store, each fetched once whoever asks.
+
+Rules that hold here:
+- The service's nursery owns a transfer. Clients wait for it, read it while it grows, and leave;
+  none of that touches it.
+- One transfer a digest at a time. One that failed is remembered for a moment, so that those who
+  ask again fail fast instead of hammering the origin; then it is begun afresh, from the bytes that
+  are on disk already.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import structlog
+import trio
+
+from p2pd.app.pull import pull_blob
+from p2pd.decide.retry import RetryPolicy
+from p2pd.model.errors import Denied, NotFound, OurFault, P2pdError, Unavailable, fresh
+from p2pd.model.reference import Digest, Repository
+from p2pd.ports.origin import Origin
+from p2pd.ports.store import Partial, Store
+
+__all__ = ["Transfers"]
+
+log = structlog.get_logger()
+
+_REMEMBERED = 4096
+
+Key = tuple[Repository, Digest]
+
+
+class _Transfer:
+    """`partial` or `error` is there once `live` is set."""
+
+    def __init__(self, repository: Repository, digest: Digest) -> None:
+        self.repository = repository
+        self.digest = digest
+        self.partial: Partial | None = None
+        self.error: P2pdError | None = None
+        self.live = trio.Event()
+
+
+class Transfers:
+    """`at_once` bounds the transfers that run; the others wait in line. Times are in seconds."""
+
+    def __init__(
+        self,
+        store: Store,
+        origin: Origin,
+        nursery: trio.Nursery,
+        *,
+        policy: RetryPolicy | None = None,
+        refuse_after_failure: float = 5.0,
+        at_once: int = 32,
+        rng: Callable[[], float] = random.random,
+    ) -> None:
+        self._store = store
+        self._origin = origin
+        self._nursery = nursery
+        self._policy = policy or RetryPolicy()
+        self._refuse_for = refuse_after_failure
+        self._slots = trio.Semaphore(at_once)
+        self._rng = rng
+        self._running: dict[Digest, _Transfer] = {}
+        self._failed: dict[Key, tuple[P2pdError, float]] = {}
+
+    async def obtain(self, repository: Repository, digest: Digest) -> Partial:
+        """The assembly of the blob, begun if need be, as soon as its origin has answered.
+
+        Raises P2pdError when the transfer fails before that, or has failed a moment ago.
+        """
+        while True:
+            transfer = self._running.get(digest) or self._begin(repository, digest)
+            await transfer.live.wait()
+            if transfer.partial is not None:
+                return transfer.partial
+            if transfer.error is None:
+                raise Unavailable(f"the transfer of {digest} was stopped")
+            # What another repository is denied or lacks says nothing about this one.
+            if transfer.repository == repository or not isinstance(transfer.error, NotFound | Denied):
+                raise fresh(transfer.error)
+
+    def _begin(self, repository: Repository, digest: Digest) -> _Transfer:
+        failure = self._failed.get((repository, digest))
+        if failure is not None:
+            if trio.current_time() < failure[1]:
+                raise fresh(failure[0])
+            del self._failed[repository, digest]
+        transfer = self._running[digest] = _Transfer(repository, digest)
+        self._nursery.start_soon(self._run, transfer)
+        return transfer
+
+    async def _run(self, transfer: _Transfer) -> None:
+        began = trio.current_time()
+        try:
+            async with self._slots:
+                size = await self._fetch(transfer)
+        except P2pdError as error:
+            self._give_up(transfer, error)
+            log.warning("transfer.failed", digest=str(transfer.digest), reason=str(error))
+        except Exception as error:
+            # A bug costs this transfer, not the daemon and everybody else's.
+            self._give_up(transfer, OurFault(f"the transfer of {transfer.digest} failed unexpectedly"))
+            log.exception("transfer.crashed", digest=str(transfer.digest), error=repr(error))
+        else:
+            log.info(
+                "transfer.done",
+                digest=str(transfer.digest),
+                repository=str(transfer.repository),
+                bytes=size,
+                seconds=round(trio.current_time() - began, 3),
+            )
+        finally:
+            del self._running[transfer.digest]
+            transfer.live.set()
+
+    async def _fetch(self, transfer: _Transfer) -> int:
+        repository, digest = transfer.repository, transfer.digest
+        size = await self._origin.blob_size(repository, digest)
+        partial = await self._store.begin(digest, size)
+        try:
+            transfer.partial = partial
+            transfer.live.set()
+            await pull_blob(self._origin, repository, partial, policy=self._policy, rng=self._rng)
+            await partial.commit()
+        except P2pdError as error:
+            partial.fail(error)
+            raise
+        finally:
+            with trio.CancelScope(shield=True):
+                await partial.aclose()
+        return size
+
+    def _give_up(self, transfer: _Transfer, error: P2pdError) -> None:
+        transfer.error = error
+        key = (transfer.repository, transfer.digest)
+        self._failed.pop(key, None)
+        while len(self._failed) >= _REMEMBERED:
+            del self._failed[next(iter(self._failed))]
+        self._failed[key] = (error, trio.current_time() + self._refuse_for)
