@@ -13,7 +13,7 @@ from p2pd.app.small import SmallObjects
 from p2pd.app.tags import Tags
 from p2pd.app.transfers import Transfers
 from p2pd.model.errors import NotFound, PeerProtocolError
-from p2pd.model.layout import Layout, SegmentMeta
+from p2pd.model.layout import SegmentMeta
 from p2pd.model.messages import (
     Fetch,
     Fetched,
@@ -98,26 +98,16 @@ class PeerService:
 
     async def _join(self, peer: Peer, request: Join) -> Reply:
         shelf, digest, index = self._site.shelf, request.digest, request.index
-        segment = shelf.get(digest, index)
         transfer = self._transfers.running(digest)
-        if segment is None and self._has_all_of(request):
-            segment = await shelf.offer(digest, index)
+        segment = shelf.get(digest, index)
+        if segment is None:
+            assembled = None if transfer is None else transfer.partial.segment_meta(index)
+            if assembled is not None or self._site.store.size_of(digest) is not None:
+                segment = await shelf.offer(digest, index, assembled)
         if segment is not None:
             return Joined(True, segment.meta.piece_hashes)
         meta = None if transfer is None else transfer.metas.get(index)
         return Joined(False, None if meta is None else meta.piece_hashes)
-
-    def _has_all_of(self, request: Join) -> bool:
-        """Whether the whole segment lies in the store: in a held blob, or below a frontier."""
-        if request.index >= Layout(request.size).segment_count:
-            return False
-        if self._site.store.size_of(request.digest) == request.size:
-            return True
-        transfer = self._transfers.running(request.digest)
-        if transfer is None or transfer.layout.size != request.size:
-            return False
-        cut = transfer.layout.segment(request.index)
-        return transfer.partial.frontier >= cut.offset + cut.length
 
     async def _read(self, peer: Peer, request: Read) -> Reply:
         blob = await self._site.store.open(request.digest)

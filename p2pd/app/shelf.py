@@ -71,13 +71,16 @@ class Shelf:
             self._touch(key)
             return segment
 
-    async def offer(self, digest: Digest, index: int) -> SwarmSegment | None:
-        """Load a segment of a blob that the store has, for peers; None where it has not. Not pinned."""
+    async def offer(self, digest: Digest, index: int, meta: SegmentMeta | None = None) -> SwarmSegment | None:
+        """Load a segment that the store has whole, for peers; None where it has not. Not pinned.
+
+        `meta` is needed for a segment of a blob in assembly; of a held one the store knows it.
+        """
         key = (digest, index)
         async with self._exclusive(key):
             if (segment := self.get(digest, index)) is not None:
                 return segment
-            meta = await self._store.segment_meta(digest, index)
+            meta = meta or await self._store.segment_meta(digest, index)
             path = None if meta is None else await self._store.stage(digest, index)
             if meta is None or path is None:
                 return None

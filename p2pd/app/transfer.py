@@ -295,7 +295,7 @@ class Transfer:
         """Load the segment and give it what this node has of it already."""
         index, cut = meta.index, meta.segment
         if self.partial.frontier >= cut.offset + cut.length:
-            segment = await self.site.shelf.offer(self.digest, index)
+            segment = await self.site.shelf.offer(self.digest, index, meta)
             if segment is not None:
                 return segment
         segment = await self.site.shelf.load(meta)

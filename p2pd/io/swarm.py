@@ -65,6 +65,8 @@ def _settings(listen: str) -> Any:
         "unchoke_slots_limit": -1,
         "allowed_fast_set_size": 0,
         "smooth_connects": False,
+        # Peers are told apart by their ids; several may share an address (containers, tests).
+        "allow_multiple_connections_per_ip": True,
         "connection_speed": 200,
         "connections_limit": 800,
         "listen_queue_size": 64,

@@ -1,0 +1,143 @@
+"""The node daemon: one visible nursery tree.
+
+run_daemon
+├── swarm engine (alert pump)
+├── transfers (each with its own nursery)
+├── shelf (unloads idle segments)
+├── peers (control plane: listener, links)
+├── mDNS
+└── mirror (last to start, first to stop)
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import structlog
+import trio
+from starlette.responses import Response
+from starlette.routing import Route
+
+from p2pd import __version__
+from p2pd.app.config import NodeConfig
+from p2pd.app.identity import load_node_id
+from p2pd.app.metrics import Metrics
+from p2pd.app.node_content import NodeContent
+from p2pd.app.peer_service import PeerService
+from p2pd.app.shelf import Shelf
+from p2pd.app.site import Site
+from p2pd.app.small import SmallObjects
+from p2pd.app.tags import Tags
+from p2pd.app.transfers import Transfers
+from p2pd.app.upstreams import upstreams_of
+from p2pd.app.wan import Wan
+from p2pd.io.credentials import DockerConfig
+from p2pd.io.mdns import Advertisement, run_mdns
+from p2pd.io.origin import OriginClient
+from p2pd.io.peers import PeerNetwork
+from p2pd.io.registry_app import build_app
+from p2pd.io.seeder_client import SeederClient
+from p2pd.io.serve import serve
+from p2pd.io.store import FileStore
+from p2pd.io.swarm import open_swarm
+
+__all__ = ["run_daemon"]
+
+log = structlog.get_logger()
+
+
+async def run_daemon(
+    config: NodeConfig, task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Run one node until cancelled or SIGTERM; reports the mirror's (host, port) once it serves.
+
+    Raises P2pdError where it cannot start: state directory, ports.
+    """
+    metrics = Metrics()
+    state_dir = Path(config.node.state_dir)
+    node_id = await trio.to_thread.run_sync(load_node_id, state_dir)
+    store = await FileStore.open_dir(state_dir / "store")
+    async with AsyncExitStack() as stack:
+        stack.callback(store.close)
+        wan = await stack.enter_async_context(_open_wan(config, metrics))
+        engine = await stack.enter_async_context(open_swarm(config.lan.control.host, config.lan.swarm_port))
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+        service = PeerService()
+        network = PeerNetwork(node_id, config.node.site, engine.port, service)
+        shelf = Shelf(engine, store)
+        site = Site(node_id, network, store, shelf, wan, metrics)
+        transfers = Transfers(site, nursery)
+        small, tags = SmallObjects(site), Tags(site)
+        service.attach(site, transfers, small, tags)
+        nursery.start_soon(shelf.tend)
+        control = await nursery.start(network.run, config.lan.control.host, config.lan.control.port)
+        for address in config.lan.peers:
+            network.add_address(address.host, address.port)
+        if config.lan.multicast:
+            nursery.start_soon(_discover, config, node_id, engine.port, control[1], network)
+        content = NodeContent(site, transfers, small, tags)
+        bound = await nursery.start(_serve_mirror, config, content, site)
+        log.info(
+            "p2pd.ready",
+            version=__version__,
+            node=node_id,
+            site=config.node.site,
+            mirror=f"{bound[0]}:{bound[1]}",
+            control=control[1],
+            swarm=engine.port,
+            blobs=sum(1 for _ in store.held()),
+        )
+        task_status.started(bound)
+
+
+@asynccontextmanager
+async def _open_wan(config: NodeConfig, metrics: Metrics) -> AsyncIterator[Wan]:
+    async with AsyncExitStack() as stack:
+        seeders = []
+        for url in config.wan.seeders:
+            client = SeederClient(url)
+            stack.push_async_callback(client.aclose)
+            seeders.append((url, client))
+        origin = None
+        if config.wan.direct:
+            credentials = DockerConfig(Path(config.wan.docker_config)) if config.wan.docker_config else None
+            origin = OriginClient({spec.registry: spec for spec in config.upstreams}, credentials)
+            stack.push_async_callback(origin.aclose)
+        yield Wan(seeders, origin, metrics)
+
+
+async def _discover(
+    config: NodeConfig, node_id: str, swarm_port: int, control_port: int, network: PeerNetwork
+) -> None:
+    advertisement = Advertisement(node_id, config.node.site, control_port, swarm_port)
+    await run_mdns(advertisement, network.add_address, interfaces=config.lan.interfaces)
+
+
+async def _serve_mirror(
+    config: NodeConfig,
+    content: NodeContent,
+    site: Site,
+    task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    metrics = site.metrics
+
+    async def show_metrics(_request: object) -> Response:
+        metrics.blobs_held.set(sum(1 for _ in site.store.held()))
+        return Response(metrics.render(), media_type=Metrics.content_type)
+
+    upstreams = upstreams_of(config.upstreams, config.mirror.default_registry)
+    app = build_app(content, upstreams=upstreams, extra_routes=[Route("/metrics", show_metrics)])
+    listen = config.mirror.listen
+    await serve(app, host=listen.host, port=listen.port, task_status=task_status)
+
+
+async def _stop_on_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("p2pd.stops", signal=signal.Signals(number).name)
+            scope.cancel()
+            return

@@ -1,0 +1,123 @@
+"""An origin in memory that counts what it gives and fails on command; also plays a seeder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+
+import trio
+
+from p2pd.model.content import Descriptor, Manifest
+from p2pd.model.errors import NotFound, P2pdError, Unavailable, fresh
+from p2pd.model.layout import Layout, SegmentMeta
+from p2pd.model.reference import Digest, Repository, Tag
+from p2pd.ports.origin import BlobStream
+
+__all__ = ["MemoryOrigin", "digest_of"]
+
+CHUNK = 64 * 1024
+
+
+def digest_of(data: bytes) -> Digest:
+    return Digest(hashlib.sha256(data).hexdigest())
+
+
+class MemoryOrigin:
+    """`SeederOrigin` over a dict. `fault`, when set, is raised by every call; it is set
+    to Unavailable once `fault_after` bytes were given.
+
+    `bytes_s` limits all streams together; `given` counts blob bytes, `asked` calls by name.
+    """
+
+    def __init__(self, bytes_s: float = float("inf")) -> None:
+        self.blobs: dict[Digest, bytes] = {}
+        self.tag_of: dict[str, Digest] = {}
+        self.fault: P2pdError | None = None
+        self.fault_after: int | None = None
+        self.bytes_s = bytes_s
+        self.given: Counter[Digest] = Counter()
+        self.asked: Counter[str] = Counter()
+        self._free_at = 0.0
+
+    def put(self, data: bytes) -> Digest:
+        digest = digest_of(data)
+        self.blobs[digest] = data
+        return digest
+
+    async def resolve(self, repository: Repository, tag: Tag) -> Descriptor:
+        self._check("resolve")
+        await trio.lowlevel.checkpoint()
+        digest = self.tag_of.get(tag.name)
+        if digest is None:
+            raise NotFound(f"no tag {tag}")
+        return Manifest.verified(self.blobs[digest], digest).descriptor
+
+    async def manifest(self, repository: Repository, reference: Digest | Tag) -> Manifest:
+        self._check("manifest")
+        await trio.lowlevel.checkpoint()
+        digest = self.tag_of.get(reference.name) if isinstance(reference, Tag) else reference
+        if digest is None or digest not in self.blobs:
+            raise NotFound(f"no manifest {reference}")
+        self.given[digest] += len(self.blobs[digest])
+        return Manifest.verified(self.blobs[digest], digest)
+
+    async def blob_size(self, repository: Repository, digest: Digest) -> int:
+        self._check("blob_size")
+        await trio.lowlevel.checkpoint()
+        return len(self._blob(digest))
+
+    @asynccontextmanager
+    async def open_blob(
+        self, repository: Repository, digest: Digest, start: int = 0, stop: int | None = None
+    ) -> AsyncGenerator[BlobStream, None]:
+        self._check("open_blob")
+        await trio.lowlevel.checkpoint()
+        data = self._blob(digest)
+        stop = len(data) if stop is None else stop
+        async with aclosing(self._chunks(digest, data, start, stop)) as chunks:
+            yield BlobStream(len(data), start, stop, chunks)
+
+    async def _chunks(
+        self, digest: Digest, data: bytes, start: int, stop: int
+    ) -> AsyncGenerator[bytes, None]:
+        for position in range(start, stop, CHUNK):
+            chunk = data[position : min(position + CHUNK, stop)]
+            self._free_at = max(self._free_at, trio.current_time()) + len(chunk) / self.bytes_s
+            await trio.sleep_until(self._free_at)
+            if self.fault is not None:
+                raise Unavailable(f"cut off at byte {position}") from self.fault
+            self.given[digest] += len(chunk)
+            if self.fault_after is not None and self.given.total() >= self.fault_after:
+                self.fault = Unavailable("killed")
+            yield chunk
+
+    async def tags(self, repository: Repository, query: str) -> bytes:
+        self._check("tags")
+        await trio.lowlevel.checkpoint()
+        return b'{"name":"app","tags":[]}'
+
+    async def referrers(self, repository: Repository, digest: Digest) -> bytes:
+        self._check("referrers")
+        await trio.lowlevel.checkpoint()
+        return b'{"schemaVersion":2,"manifests":[]}'
+
+    async def segment(self, repository: Repository, digest: Digest, size: int, index: int) -> SegmentMeta:
+        self._check("segment")
+        await trio.lowlevel.checkpoint()
+        cut = Layout(size).segment(index)
+        data = self._blob(digest)[cut.offset : cut.offset + cut.length]
+        pieces = range(0, cut.length, cut.piece_length)
+        hashes = b"".join(hashlib.sha1(data[at : at + cut.piece_length]).digest() for at in pieces)
+        return SegmentMeta(digest, size, index, hashes)
+
+    def _check(self, call: str) -> None:
+        self.asked[call] += 1
+        if self.fault is not None:
+            raise fresh(self.fault)
+
+    def _blob(self, digest: Digest) -> bytes:
+        if digest not in self.blobs:
+            raise NotFound(f"no blob {digest}")
+        return self.blobs[digest]
