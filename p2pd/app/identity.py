@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from p2pd.io.files import Files, disk_errors, replace_file
+from p2pd.io.files import Files, disk_errors, ensure_dir, replace_file
 
 __all__ = ["load_node_id"]
 
@@ -25,7 +25,7 @@ def load_node_id(state_dir: Path, files: Files | None = None) -> str:
     files = files or Files()
     path = state_dir / "node-id"
     with disk_errors(f"keep the node's id in {path}"):
-        files.make_dir(state_dir)
+        ensure_dir(files, state_dir)
         try:
             with path.open("rb") as file:
                 kept = file.read(64).decode("ascii", "replace")

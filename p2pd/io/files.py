@@ -14,7 +14,7 @@ from pathlib import Path
 
 from p2pd.model.errors import StoreError, StoreFull
 
-__all__ = ["Descriptor", "Files", "disk_errors", "open_readonly", "read_at", "replace_file"]
+__all__ = ["Descriptor", "Files", "disk_errors", "ensure_dir", "open_readonly", "read_at", "replace_file"]
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 _HINTS = {
@@ -76,8 +76,8 @@ class Files:
         path.unlink(missing_ok=True)
 
     def make_dir(self, path: Path) -> None:
-        """Make a directory and its parents; they may be there already."""
-        path.mkdir(parents=True, exist_ok=True)
+        """Make a directory; it may be there already."""
+        path.mkdir(exist_ok=True)
 
     def sync_dir(self, path: Path) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -85,6 +85,21 @@ class Files:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def ensure_dir(files: Files, path: Path) -> None:
+    """Make a directory and its missing parents, durably."""
+    if path.is_dir():
+        return
+    ensure_dir(files, path.parent)
+    files.make_dir(path)
+    try:
+        files.sync_dir(path.parent)
+    except OSError:
+        # Else the next call would find it here, and take it for durable.
+        with contextlib.suppress(OSError):
+            path.rmdir()
+        raise
 
 
 def replace_file(files: Files, scratch: Path, target: Path, data: bytes) -> None:

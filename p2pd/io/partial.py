@@ -19,7 +19,7 @@ from pathlib import Path
 import structlog
 import trio
 
-from p2pd.io.files import Descriptor, Files, disk_errors, open_readonly, read_at, replace_file
+from p2pd.io.files import Descriptor, Files, disk_errors, ensure_dir, open_readonly, read_at, replace_file
 from p2pd.io.pieces import ENTRY_BYTES, PieceHasher, entry_of
 from p2pd.io.places import Places
 from p2pd.model.errors import P2pdError, StoreError, Unavailable, WrongContent
@@ -242,6 +242,7 @@ class FilePartial:
                 # After a failed fsync the kernel may forget the pages and let the next one succeed.
                 self._unsure = True
                 raise
+            ensure_dir(files, places.blob(self._digest).parent)
             if self._size > SMALL_BLOB:
                 table = self._hasher.table().encode()
                 replace_file(files, places.new_scratch(), places.sidecar(self._digest), table)

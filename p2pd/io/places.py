@@ -39,9 +39,6 @@ class Places:
         self.lock = root / "lock"
         self._scratch_names = itertools.count()
 
-    def shards(self) -> list[Path]:
-        return [self.blobs / f"{number:02x}" for number in range(256)]
-
     def blob(self, digest: Digest) -> Path:
         return self.blobs / digest.hex[:2] / digest.hex
 

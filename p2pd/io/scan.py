@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from pathlib import Path
 
 import structlog
 
-from p2pd.io.files import Files
+from p2pd.io.files import Files, ensure_dir
 from p2pd.io.pieces import PieceTable
 from p2pd.io.places import SIDECAR_SUFFIX, Places
 from p2pd.model.errors import InvalidReference
@@ -18,27 +19,24 @@ from p2pd.model.reference import Digest
 
 __all__ = ["load_table", "make_ready", "scan"]
 
+_SHARD = re.compile("[0-9a-f]{2}")
 _STAGED_AGE = 24 * 3600.0
 
 log = structlog.get_logger()
 
 
 def make_ready(places: Places, files: Files) -> None:
-    """Make the directories of a new store. All shards at once: a commit then has one directory to sync."""
+    """Make the directories of a new store."""
     for path in (places.partials, places.staging, places.tags, places.scratch, places.blobs):
-        files.make_dir(path)
-    if len(os.listdir(places.blobs)) < len(places.shards()):
-        for path in places.shards():
-            files.make_dir(path)
-        for path in (places.blobs, places.blobs.parent, places.root):
-            files.sync_dir(path)
+        ensure_dir(files, path)
 
 
 def scan(places: Places, files: Files) -> dict[Digest, int]:
     """Sizes of the held blobs. Leftovers of an earlier run are removed on the way."""
     index: dict[Digest, int] = {}
-    for shard in places.shards():
-        _scan_shard(shard, places, files, index)
+    for shard in places.blobs.iterdir():
+        if _SHARD.fullmatch(shard.name) and shard.is_dir():
+            _scan_shard(shard, places, files, index)
     for path in places.scratch.iterdir():
         _remove(files, path)
     for path in places.partials.iterdir():

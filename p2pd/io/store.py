@@ -19,7 +19,7 @@ from pathlib import Path
 import structlog
 import trio
 
-from p2pd.io.files import Descriptor, Files, disk_errors, open_readonly, replace_file
+from p2pd.io.files import Descriptor, Files, disk_errors, ensure_dir, open_readonly, replace_file
 from p2pd.io.held import FileHeldBlob, hash_file, read_whole
 from p2pd.io.partial import FilePartial, resume_partial
 from p2pd.io.pieces import PieceHasher, PieceTable
@@ -233,6 +233,7 @@ class FileStore:
         """Check and keep a small blob; False where it is not `digest`. In a thread."""
         if hashlib.sha256(body).hexdigest() != digest.hex:
             return False
+        ensure_dir(self._files, self._places.blob(digest).parent)
         if len(body) > SMALL_BLOB:
             hasher = PieceHasher(len(body))
             hasher.update(body)
@@ -249,7 +250,7 @@ class FileStore:
 
 
 def _take_lock(places: Places, files: Files) -> Descriptor:
-    files.make_dir(places.root)
+    ensure_dir(files, places.root)
     lock = files.open_rw(places.lock)
     try:
         fcntl.flock(lock.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 
-from p2pd.io.files import Files, replace_file
+from p2pd.io.files import Files, ensure_dir, replace_file
 from p2pd.io.places import Places
 from p2pd.model.content import Descriptor
 from p2pd.model.errors import InvalidReference
@@ -74,8 +74,5 @@ def read_record(
 def write_record(places: Places, files: Files, repository: Repository, tag: Tag, record: TagRecord) -> None:
     """Keep a record durably. Blocks; OSError."""
     path = places.tag(repository, tag)
-    if not path.parent.is_dir():
-        files.make_dir(path.parent)
-        for folder in (path.parent.parent, places.tags):
-            files.sync_dir(folder)
+    ensure_dir(files, path.parent)
     replace_file(files, places.new_scratch(), path, encode_record(repository, tag, record))

@@ -1,0 +1,252 @@
+"""The store when the power, the disk or the caller's patience fails at any step."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+
+from p2pd.io.partial import FilePartial
+from p2pd.io.store import FileStore
+from p2pd.model.content import Descriptor
+from p2pd.model.errors import StoreError, StoreFull
+from p2pd.model.reference import Digest, Repository, Tag
+from p2pd.ports.store import TagRecord
+from tests.support.power import CutFiles, PowerCut, StepFiles
+
+KIB = 1024
+RANDOM = random.Random(11)
+HELD, LARGE, SMALL = (RANDOM.randbytes(size) for size in (1200 * KIB, 1300 * KIB, 700))
+REPOSITORY, TAG = Repository("docker.io", "library/alpine"), Tag("3.20")
+NEW_TAG = Tag("edge")
+LEAVES = [CutFiles.leave_everything, CutFiles.leave_names_only, CutFiles.leave_synced_only]
+
+
+def digest_of(body: bytes) -> Digest:
+    return Digest(hashlib.sha256(body).hexdigest())
+
+
+def record(body: bytes) -> TagRecord:
+    return TagRecord(Descriptor(digest_of(body), len(body), "application/json"), 1.0)
+
+
+async def finish(assembly: FilePartial) -> None:
+    while assembly.frontier < len(LARGE):
+        await assembly.append(LARGE[assembly.frontier : assembly.frontier + 400 * KIB])
+    await assembly.commit()
+
+
+async def transfer(store: FileStore) -> None:
+    assembly = await store.begin(digest_of(LARGE), len(LARGE))
+    try:
+        await finish(assembly)
+    finally:
+        await assembly.aclose()
+
+
+async def write(store: FileStore) -> None:
+    await store.write(digest_of(SMALL), SMALL)
+
+
+async def put_tag(store: FileStore) -> None:
+    await store.put_tag(REPOSITORY, TAG, record(LARGE))
+
+
+async def put_new_tag(store: FileStore) -> None:
+    await store.put_tag(Repository("quay.io", "a/b"), NEW_TAG, record(SMALL))
+
+
+async def stage(store: FileStore) -> None:
+    await store.stage(digest_of(HELD), 0)
+    await store.unstage(digest_of(HELD), 0)
+
+
+Step = Callable[[FileStore], Awaitable[None]]
+
+WORK = [transfer, write, put_tag, put_new_tag, stage]
+
+
+async def read(store: FileStore, digest: Digest) -> bytes:
+    blob = await store.open(digest)
+    assert blob is not None
+    async with aclosing(blob.chunks(0, blob.size)) as chunks:
+        return b"".join([chunk async for chunk in chunks])
+
+
+async def check(root: Path, done: set[str]) -> None:
+    """What must hold at the next start, where the steps in `done` had returned."""
+    store = await FileStore.open_dir(root, StepFiles())
+    try:
+        assert not list((root / "scratch").iterdir())
+        for digest, size in store.held():
+            body = await read(store, digest)
+            assert digest_of(body) == digest
+            assert len(body) == size
+        held = {digest for digest, _ in store.held()}
+        assert digest_of(HELD) in held
+        assert digest_of(LARGE) in held or "transfer" not in done
+        assert digest_of(SMALL) in held or "write" not in done
+        assert await store.tag(REPOSITORY, TAG) in (
+            [record(LARGE)] if "put_tag" in done else [record(HELD), record(LARGE)]
+        )
+        new = await store.tag(Repository("quay.io", "a/b"), NEW_TAG)
+        assert new in ([record(SMALL)] if "put_new_tag" in done else [None, record(SMALL)])
+        if digest_of(LARGE) not in held:
+            await transfer(store)  # what was left of it harms no other try
+        assert await read(store, digest_of(LARGE)) == LARGE
+        sidecars = {path.name[:64] for path in (root / "blobs").rglob("*.pieces")}
+        assert sidecars <= {digest.hex for digest, _ in store.held()}
+    finally:
+        store.close()
+
+
+@pytest.fixture
+async def base(tmp_path: Path) -> Path:
+    """A store that holds HELD, a tag, and the first piece and a bit of LARGE in assembly."""
+    root = tmp_path / "base"
+    store = await FileStore.open_dir(root, StepFiles())
+    await store.write(digest_of(HELD), HELD)
+    await store.put_tag(REPOSITORY, TAG, record(HELD))
+    assembly = await store.begin(digest_of(LARGE), len(LARGE))
+    await assembly.append(LARGE[: 300 * KIB])
+    await assembly.aclose()
+    store.close()
+    return root
+
+
+async def test_power_cut_at_every_step(base: Path) -> None:
+    cut_at = 0
+    shm = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shm if os.access(shm, os.W_OK) else None) as folder:
+        while await cut_once(base, Path(folder) / "cut", cut_at):
+            cut_at += 1
+    assert cut_at > 40
+
+
+async def cut_once(base: Path, root: Path, cut_at: int) -> bool:
+    """Run the work up to step `cut_at`, then start again in every directory that may be left."""
+    shutil.copytree(base, root)
+    files = CutFiles(root, cut_at)
+    done: set[str] = set()
+    try:
+        store = await FileStore.open_dir(root, files)
+        for step in WORK:
+            await step(store)
+            done.add(step.__name__)
+    except PowerCut:
+        pass
+    for number, leave in enumerate(LEAVES):
+        left = root.parent / f"left{number}"
+        leave(files, left)
+        await check(left, done)
+        shutil.rmtree(left)
+    files.close()
+    shutil.rmtree(root)
+    return len(done) < len(WORK)
+
+
+@pytest.mark.parametrize("cut_at", range(13))
+async def test_power_cut_while_the_store_is_made(tmp_path: Path, cut_at: int) -> None:
+    root = tmp_path / "cut"
+    root.mkdir()
+    files = CutFiles(root, cut_at)
+    with pytest.raises(PowerCut):
+        await FileStore.open_dir(root, files)
+    for number, leave in enumerate(LEAVES):
+        left = tmp_path / f"left{number}"
+        leave(files, left)
+        store = await FileStore.open_dir(left, StepFiles())
+        await transfer(store)
+        assert await read(store, digest_of(LARGE)) == LARGE
+        store.close()
+    files.close()
+
+
+@pytest.mark.parametrize(("code", "kind"), [(errno.ENOSPC, StoreFull), (errno.EIO, StoreError)])
+@pytest.mark.parametrize("work", WORK, ids=lambda work: work.__name__)
+async def test_disk_error_at_every_step(base: Path, work: Step, code: int, kind: type[StoreError]) -> None:
+    """One line of the right class, and the same call succeeds once the disk is well again."""
+    store = await FileStore.open_dir(base, files := StepFiles())
+    lines: list[str] = []
+    fail_at = 0
+    while fail_at >= 0:
+        for body in (LARGE, SMALL):
+            await store.drop(digest_of(body))
+        files.steps.clear()
+        files.on_step = partial(refuse, fail_at, OSError(code, "injected"))
+        try:
+            await work(store)
+        except kind as error:
+            lines.append(str(error))
+        is_last = len(files.steps) <= fail_at
+        files.on_step = nothing
+        await work(store)
+        for digest, _ in store.held():
+            assert digest_of(await read(store, digest)) == digest
+        fail_at = -1 if is_last else fail_at + 1
+    assert lines
+    assert all(line.startswith("cannot ") and "\n" not in line for line in lines)
+    store.close()
+    await check(base, {work.__name__})
+
+
+def refuse(at: int, error: OSError, number: int, _name: str) -> None:
+    if number == at:
+        raise error
+
+
+def nothing(_number: int, _name: str) -> None:
+    pass
+
+
+async def test_cancelled_at_every_step(base: Path) -> None:
+    """A transfer cancelled while any system call runs goes on from its frontier to the right bytes."""
+    store = await FileStore.open_dir(base, files := StepFiles())
+    cancel_at = cancelled = 0
+    while cancel_at >= 0:
+        files.steps.clear()
+        assembly: FilePartial | None = None
+        with trio.CancelScope() as scope:
+            files.on_step = partial(cancel, cancel_at, scope)
+            assembly = await store.begin(digest_of(LARGE), len(LARGE))
+            await finish(assembly)
+        is_last = len(files.steps) <= cancel_at
+        files.on_step = nothing
+        cancelled += scope.cancelled_caught
+        assembly = assembly or await store.begin(digest_of(LARGE), len(LARGE))
+        if store.size_of(digest_of(LARGE)) is None:
+            await finish(assembly)
+        await assembly.aclose()
+        assert await read(store, digest_of(LARGE)) == LARGE
+        await store.drop(digest_of(LARGE))
+        cancel_at = -1 if is_last else cancel_at + 1
+    assert cancelled > 5
+    store.close()
+
+
+def cancel(at: int, scope: trio.CancelScope, number: int, _name: str) -> None:
+    if number == at:
+        trio.from_thread.run_sync(scope.cancel)
+
+
+async def test_cancelled_staging_leaves_nothing(base: Path) -> None:
+    store = await FileStore.open_dir(base, files := StepFiles())
+    for cancel_at in range(4):
+        files.steps.clear()
+        with trio.CancelScope() as scope:
+            files.on_step = partial(cancel, cancel_at, scope)
+            await store.stage(digest_of(HELD), 0)
+        assert scope.cancelled_caught
+        assert not list((base / "scratch").iterdir())
+        assert not list((base / "staging").iterdir())
+    store.close()
