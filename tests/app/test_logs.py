@@ -1,0 +1,117 @@
+"""Log lines."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from p2pd.app.logs import configure_logging
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Gone(io.StringIO):
+    def write(self, _text: str) -> int:
+        raise BrokenPipeError
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    structlog.reset_defaults()
+    logging.captureWarnings(False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def lines(out: io.StringIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def test_json_lines() -> None:
+    configure_logging("info", "auto", out := io.StringIO())
+    log = structlog.get_logger()
+    log.debug("too fine")
+    log.info("blob stored", digest="sha256:ab", bytes=5, what={1})
+    (line,) = lines(out)
+    assert line.pop("timestamp")
+    assert line == {"event": "blob stored", "level": "info", "digest": "sha256:ab", "bytes": 5, "what": "{1}"}
+
+
+def test_level_is_heeded() -> None:
+    configure_logging("error", "json", out := io.StringIO())
+    structlog.get_logger().warning("a")
+    logging.getLogger("zeroconf").warning("b")
+    structlog.get_logger().error("c")
+    assert [line["event"] for line in lines(out)] == ["c"]
+
+
+def test_a_logger_made_before_obeys_too() -> None:
+    log = structlog.get_logger()
+    configure_logging("error", "json", out := io.StringIO())
+    log.info("a")
+    log.error("b")
+    assert [line["event"] for line in lines(out)] == ["b"]
+
+
+def test_libraries_are_structured_and_quiet() -> None:
+    noisy = logging.getLogger("hypercorn.error")
+    noisy.addHandler(logging.StreamHandler())
+    noisy.setLevel(logging.DEBUG)
+    configure_logging("debug", "json", out := io.StringIO())
+    logging.getLogger("httpx").info("HTTP Request: GET …")
+    noisy.info("Running on …")
+    noisy.warning("odd %s", "thing")
+    noisy.warning("bad %d arguments", "x")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.warn("deprecated", UserWarning, stacklevel=1)
+    found = lines(out)
+    assert [(line["event"], line["level"], line["logger"]) for line in found[:2]] == [
+        ("odd thing", "warning", "hypercorn.error"),
+        ("bad %d arguments", "warning", "hypercorn.error"),
+    ]
+    assert "deprecated" in str(found[2]["event"])
+
+
+def test_tracebacks_are_kept() -> None:
+    configure_logging("info", "json", out := io.StringIO())
+    try:
+        raise ValueError("here")
+    except ValueError:
+        structlog.get_logger().exception("task crashed")
+        logging.getLogger("x").exception("library crashed")
+    assert ["ValueError: here" in str(line["exception"]) for line in lines(out)] == [True, True]
+
+
+def test_terminal_gets_one_readable_line_that_cannot_steer_it() -> None:
+    configure_logging("info", "auto", out := Terminal())
+    structlog.get_logger().warning("peer left", peer="evil\x1b[2J\nname", seconds=1.5)
+    (line,) = out.getvalue().splitlines()
+    assert line[8:] == r" warning  peer left  peer=evil\x1b[2J\nname seconds=1.5"
+
+
+def test_lost_stream_is_harmless() -> None:
+    for out in (Gone(), io.StringIO()):
+        configure_logging("info", "json", out)
+        if not isinstance(out, Gone):
+            out.close()
+        structlog.get_logger().info("into the void")
+
+
+def test_narrow_encoding_is_harmless() -> None:
+    raw = io.BytesIO()
+    configure_logging("info", "console", io.TextIOWrapper(raw, "ascii"))
+    structlog.get_logger().info("é")
+    assert rb"\xe9" in raw.getvalue()
