@@ -185,5 +185,8 @@ def _unconnected(error: httpx.ConnectError, host: str) -> Unavailable:
             return Unavailable(f"{host} and TLS do not agree: {cause.reason or cause}")
         if isinstance(cause, OSError) and cause.strerror:
             return Unavailable(f"{host} cannot be connected to: {cause.strerror}")
-        cause = cause.__cause__ or cause.__context__
+        if isinstance(cause, BaseExceptionGroup):  # trio's attempts at several addresses
+            cause = cause.exceptions[0]
+        else:
+            cause = cause.__cause__ or cause.__context__
     return Unavailable(f"{host} cannot be connected to: {error}")

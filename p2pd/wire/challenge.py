@@ -17,7 +17,7 @@ _WORD = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _SCHEME = re.compile(_WORD)
 _END = r"[ \t]*(?:,|$)"
 # Bare values are taken more widely than the RFC's token: real registries forget the quotes of a realm.
-_PARAM = re.compile(rf'({_WORD})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s",]+)){_END}')
+_PARAM = re.compile(rf'({_WORD})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s",=][^\s",]*)){_END}')
 _TOKEN68 = re.compile(rf"[A-Za-z0-9\-._~+/]+=*{_END}")
 _ESCAPE = re.compile(r"\\(.)")
 
