@@ -111,13 +111,18 @@ class PeerServer:
                     stream.socket.close()
                     continue
                 if self._has_room(host):
-                    nursery.start_soon(self.serve, stream, host)
+                    # Counted here: the task may start only after the next connection was accepted.
+                    self._open[host] += 1
+                    nursery.start_soon(self._serve_counted, stream, host)
                 else:
                     stream.socket.close()
 
     async def serve(self, stream: trio.abc.Stream, host: str) -> None:
         """One connection, from Hello to its end."""
         self._open[host] += 1
+        await self._serve_counted(stream, host)
+
+    async def _serve_counted(self, stream: trio.abc.Stream, host: str) -> None:
         try:
             await self._serve(Connection(stream, self._timing), host)
         except PeerProtocolError as error:
