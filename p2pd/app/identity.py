@@ -34,7 +34,7 @@ def load_node_id(state_dir: Path, files: Files | None = None) -> str:
         else:
             if _NODE_ID.fullmatch(kept):
                 return kept.strip()
-            log.warning("node id is corrupt, a new one is made", path=str(path))
+            log.warning("node.id_replaced", path=str(path))
         node_id = secrets.token_hex(16)
         replace_file(files, state_dir / "node-id.new", path, f"{node_id}\n".encode())
         return node_id

@@ -78,7 +78,7 @@ class FileHeldBlob:
                 data = None  # a bad sector: the blob is as good as corrupt
         if data is not None:
             return data
-        log.error("stored blob is corrupt, dropped", digest=str(self._digest), bytes=self._size)
+        log.error("blob.lost", digest=str(self._digest), bytes=self._size, reason="corrupt")
         await self._on_corrupt(self._digest)
         raise StoreError(f"{self._digest}: the stored bytes are corrupt and were dropped; pull it again")
 

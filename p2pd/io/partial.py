@@ -271,7 +271,7 @@ async def resume_partial(digest: Digest, size: int, places: Places, files: Files
             pass
         await trio.to_thread.run_sync(_cut, files, work, hasher)
     if hasher.position:
-        log.info("transfer resumed", digest=str(digest), bytes=hasher.position, size=size)
+        log.info("transfer.resumes", digest=str(digest), bytes=hasher.position, size=size)
     return work, hasher
 
 

@@ -74,7 +74,7 @@ def _scan_shard(shard: Path, places: Places, files: Files, index: dict[Digest, i
             table = PieceTable.decode(places.sidecar(digest).read_bytes())
             _remove(files, places.sidecar(digest))
             if table is not None:
-                log.error("stored blob has the wrong size, dropped", digest=str(digest), bytes=size)
+                log.error("blob.lost", digest=str(digest), bytes=size, reason="wrong size")
                 _remove(files, places.blob(digest))
                 continue
         index[digest] = size

@@ -57,7 +57,7 @@ class FileStore:
             lock = await trio.to_thread.run_sync(_take_lock, places, files)
             await trio.to_thread.run_sync(make_ready, places, files)
             index = await trio.to_thread.run_sync(scan, places, files)
-        log.info("store opened", path=str(path), blobs=len(index), bytes=sum(index.values()))
+        log.info("store.opens", path=str(path), blobs=len(index), bytes=sum(index.values()))
         return cls(places, files, index, lock)
 
     def close(self) -> None:
@@ -89,7 +89,7 @@ class FileStore:
                 body = await trio.to_thread.run_sync(read_whole, file, digest, size)
                 if body is not None:
                     return body
-        log.error("stored blob is gone or corrupt, dropped", digest=str(digest), bytes=size)
+        log.error("blob.lost", digest=str(digest), bytes=size, reason="gone or corrupt")
         await self._drop_corrupt(digest)
         return None
 
@@ -160,7 +160,7 @@ class FileStore:
                 read_record, self._places, self._files, repository, tag
             )
         if was_corrupt:
-            log.warning("tag record is corrupt, dropped", repository=str(repository), tag=tag.name)
+            log.warning("tag.corrupt", repository=str(repository), tag=tag.name)
         return record
 
     async def put_tag(self, repository: Repository, tag: Tag, record: TagRecord) -> None:
@@ -180,7 +180,7 @@ class FileStore:
                 return file, size, None
             table = await self._table(file, digest, size) if file is not None else None
         if file is None or table is None:
-            log.error("stored blob is gone or corrupt, dropped", digest=str(digest), bytes=size)
+            log.error("blob.lost", digest=str(digest), bytes=size, reason="gone or corrupt")
             await self._drop_corrupt(digest)
             return None
         return file, size, table
@@ -193,7 +193,7 @@ class FileStore:
         async with self._rebuild:
             table = await trio.to_thread.run_sync(load_table, self._places, digest, size)
             if table is None and (table := await hash_file(file, digest, size)) is not None:
-                log.warning("checksums of a stored blob made again", digest=str(digest), bytes=size)
+                log.warning("blob.checksums_rebuilt", digest=str(digest), bytes=size)
                 # On a disk that takes no more writes the table serves from memory.
                 with contextlib.suppress(OSError):
                     await trio.to_thread.run_sync(self._keep_table, digest, table)
@@ -203,7 +203,7 @@ class FileStore:
         try:
             await self.drop(digest)
         except StoreError as error:
-            log.warning("corrupt blob could not be deleted", digest=str(digest), error=str(error))
+            log.warning("blob.delete_fails", digest=str(digest), reason=str(error))
 
     async def _copy(self, digest: Digest, index: int, chunks: AsyncGenerator[bytes, None]) -> Path:
         scratch, target = self._places.new_scratch(), self._places.staged(digest, index)
