@@ -170,7 +170,7 @@ class _Registry:
                     pass
                 if not response.is_ended:
                     log.debug("client left", path=scope["path"])
-                nursery.cancel_scope.cancel()
+                    nursery.cancel_scope.cancel()
 
             nursery.start_soon(watch)
             await self._answer(scope, response)

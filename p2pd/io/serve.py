@@ -35,6 +35,7 @@ log = structlog.get_logger()
 
 _RECEIVE = 64 * 1024
 _BACKLOG = 256
+_MAX_PORT = 65535
 _LINGER = 2.0
 """Seconds to wait for the client's FIN after ours, reading what it still sends."""
 
@@ -114,6 +115,8 @@ def _config(idle_s: float) -> Config:
 
 
 async def _listen(host: str, port: int) -> trio.SocketListener:
+    if not 0 <= port <= _MAX_PORT:  # getaddrinfo would take it modulo 65536
+        raise ConfigError(f"cannot listen on port {port}: ports are 0 to {_MAX_PORT}; configure another")
     try:
         found = await trio.socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
@@ -154,29 +157,34 @@ class _Connection:
         self._write_s = write_s
         self._send_lock = trio.Lock()
         self._idle_task = TrioSingleTask()
+        self._life = trio.CancelScope()
         self._reading = trio.CancelScope()
+        self._feeding = trio.CancelScope()
         self._is_ending = False
 
     async def run(self) -> None:
-        async with self._stream, TaskGroup() as self._tasks:
-            peer = self._stream.socket.getpeername()
-            here = self._stream.socket.getsockname()
-            self._protocol = H11Protocol(
-                self._app,
-                self._config,
-                self._context,
-                self._tasks,
-                ConnectionState({}),
-                False,
-                (peer[0], peer[1]),
-                (here[0], here[1]),
-                self._take,
-            )
-            await self._idle_task.restart(self._tasks, self._close_when_idle)
-            with self._reading:
-                await self._read()
-            await self._protocol.handle(Closed())
-            await self._idle_task.stop()
+        peer = self._stream.socket.getpeername()
+        here = self._stream.socket.getsockname()
+        async with self._stream:
+            with self._life:
+                async with TaskGroup() as self._tasks:
+                    self._protocol = H11Protocol(
+                        self._app,
+                        self._config,
+                        self._context,
+                        self._tasks,
+                        ConnectionState({}),
+                        False,
+                        (peer[0], peer[1]),
+                        (here[0], here[1]),
+                        self._take,
+                    )
+                    await self._idle_task.restart(self._tasks, self._close_when_idle)
+                    with self._reading:
+                        await self._read()
+                    # The client has left (or its time to leave is over): so has its request.
+                    await self._protocol.handle(Closed())
+                    self._life.cancel()
 
     async def _read(self) -> None:
         while True:
@@ -186,7 +194,8 @@ class _Connection:
                 return
             if not self._is_ending:
                 try:
-                    await self._protocol.handle(RawData(bytes(data)))
+                    with self._feeding:
+                        await self._protocol.handle(RawData(bytes(data)))
                 except (H2CProtocolRequiredError, H2ProtocolAssumedError):
                     return
             if not data:
@@ -211,19 +220,20 @@ class _Connection:
                 with trio.fail_after(self._write_s):
                     await self._stream.send_all(data)
             except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
-                self._is_ending = True
-                self._reading.cancel()
-                await self._stream.aclose()
-                await self._protocol.handle(Closed())
+                self._life.cancel()
 
     async def _end(self) -> None:
         """Send our FIN; read on until the client's, for closing with bytes unread would send an RST."""
         self._is_ending = True
         self._reading.deadline = min(self._reading.deadline, trio.current_time() + _LINGER)
+        # The protocol holds bytes back that came before the answer's end: nobody waits for them now.
+        self._feeding.cancel()
         try:
-            await self._stream.send_eof()
+            # No waiting is shielded here: send_eof has nothing to wait for.
+            with trio.CancelScope(shield=True):
+                await self._stream.send_eof()
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
-            self._reading.cancel()
+            self._life.cancel()
 
     async def _close_when_idle(self) -> None:
         with trio.move_on_after(self._config.keep_alive_timeout):

@@ -1,0 +1,16 @@
+"""Waiting for a condition that sets no event, instead of sleeping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+__all__ = ["until"]
+
+
+async def until(condition: Callable[[], object], within: float = 20.0) -> None:
+    """Return once `condition()` is true; raises trio.TooSlowError after `within` seconds."""
+    with trio.fail_after(within):
+        while not condition():  # noqa: ASYNC110 - sockets and threads set no event
+            await trio.sleep(0.005)
