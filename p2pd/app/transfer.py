@@ -41,7 +41,7 @@ STALL_WITHOUT_SOURCE = 8.0
 DRIP = 1.0
 """Seconds after which single pieces are delivered although their segment is not whole yet."""
 
-REPORT_EVERY = 0.1
+REPORT_EVERY = 0.3
 HEARTBEAT = 1.0
 TICK = 1.0
 """Longest time between two decisions: how late a change of the WAN's health is noticed."""
