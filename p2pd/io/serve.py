@@ -194,7 +194,7 @@ class _Connection:
                 return
             if not self._is_ending:
                 try:
-                    with self._feeding:
+                    with trio.CancelScope() as self._feeding:
                         await self._protocol.handle(RawData(bytes(data)))
                 except (H2CProtocolRequiredError, H2ProtocolAssumedError):
                     return
