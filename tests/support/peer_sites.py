@@ -37,13 +37,13 @@ class CuttableStream(trio.abc.Stream):
 
     def __init__(self, inner: trio.abc.Stream) -> None:
         self.inner = inner
-        self._is_cut = trio.Event()
+        self._is_cut = False
 
     def cut(self) -> None:
-        self._is_cut.set()
+        self._is_cut = True
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        if self._is_cut.is_set():
+        if self._is_cut:
             await trio.lowlevel.checkpoint()
         else:
             await self.inner.send_all(data)
@@ -53,22 +53,20 @@ class CuttableStream(trio.abc.Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         data: bytes | bytearray = b""
-        async with trio.open_nursery() as nursery:
-
-            async def until_cut() -> None:
-                await self._is_cut.wait()
-                await trio.sleep_forever()
-
-            nursery.start_soon(until_cut)
+        broken: trio.BrokenResourceError | None = None
+        try:
             data = await self.inner.receive_some(max_bytes)
-            if self._is_cut.is_set():
-                await trio.sleep_forever()
-            nursery.cancel_scope.cancel()
+        except trio.BrokenResourceError as error:
+            broken = error
+        if self._is_cut:
+            await trio.sleep_forever()
+        if broken is not None:
+            raise broken
         return data
 
     async def aclose(self) -> None:
         # The kernel of a machine without cable sends no FIN that arrives; the socket is freed at the end.
-        if not self._is_cut.is_set():
+        if not self._is_cut:
             await self.inner.aclose()
 
 

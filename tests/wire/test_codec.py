@@ -6,7 +6,7 @@ from typing import Any
 
 import msgpack  # type: ignore[import-untyped]  # ships no types
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pd.model.content import Descriptor
@@ -116,6 +116,7 @@ def refused(items: object) -> str:
     return str(caught.value)
 
 
+@settings(deadline=None)
 @given(messages, st.integers(0, 2**53 - 1))
 def test_every_message_there_and_back(message: Message, correlation: int) -> None:
     envelope = decode(encode(message, correlation)[4:])
@@ -124,12 +125,14 @@ def test_every_message_there_and_back(message: Message, correlation: int) -> Non
     assert kinds.count(True) == (0 if isinstance(message, Hello) else 1)
 
 
+@settings(deadline=None)
 @given(messages)
 def test_what_a_later_release_appends_is_ignored(message: Message) -> None:
     items = [*array_of(message), "more", [1, None, b"x"]]
     assert decode(msgpack.packb(items)).message == message
 
 
+@settings(deadline=None)
 @given(messages, st.data())
 def test_cut_anywhere_it_is_refused(message: Message, data: st.DataObject) -> None:
     frame = encode(message)[4:]
@@ -140,6 +143,7 @@ def test_cut_anywhere_it_is_refused(message: Message, data: st.DataObject) -> No
         decode(frame + b"\x00")
 
 
+@settings(deadline=None)
 @given(messages, st.data())
 def test_one_byte_changed_is_a_message_or_refused(message: Message, data: st.DataObject) -> None:
     frame = bytearray(encode(message)[4:])
@@ -154,11 +158,13 @@ json_like = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.one_of(st.integers(0, 0x80), json_like), st.lists(json_like, max_size=7))
 def test_fields_of_any_type_and_value(number: object, fields: list[object]) -> None:
     decoded_or_refused(msgpack.packb([1, number, 3, *fields]))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_garbage(frame: bytes) -> None:
     decoded_or_refused(frame)
@@ -280,6 +286,7 @@ def test_the_largest_messages_fit() -> None:
         encode(ReadReply(bytes(FRAME_LIMIT)))
 
 
+@settings(deadline=None)
 @given(st.lists(messages, max_size=5), st.integers(1, 64))
 def test_frames_cut_from_a_stream(sent: list[Message], step: int) -> None:
     stream = b"".join(encode(message) for message in sent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pd.model.errors import PeerProtocolError
@@ -21,11 +21,13 @@ def strings(*texts: str) -> bytes:
     return b"".join(bytes([len(text)]) + text.encode("latin-1") for text in texts)
 
 
+@settings(deadline=None)
 @given(records)
 def test_there_and_back(record: NodeRecord) -> None:
     assert parse_txt(encode_txt(record)) == record
 
 
+@settings(deadline=None)
 @given(records, st.data())
 def test_cut_inside_a_string_or_before_a_key(record: NodeRecord, data: st.DataObject) -> None:
     whole = encode_txt(record)
@@ -33,6 +35,7 @@ def test_cut_inside_a_string_or_before_a_key(record: NodeRecord, data: st.DataOb
         parse_txt(whole[: data.draw(st.integers(0, len(whole) - 1))])
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400))
 def test_garbage(data: bytes) -> None:
     with pytest.raises(PeerProtocolError):
