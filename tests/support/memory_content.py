@@ -25,15 +25,17 @@ def digest_of(data: bytes) -> Digest:
 
 @dataclass
 class MemoryBlob:
-    """`fail_at`: offset at which `error` is raised. `stall_at`: offset at which bytes stop for ever.
+    """`fail_at`: offset at which `error` is raised, `failures` times.
 
-    `open_streams` counts generators that were begun and not closed.
+    `stall_at`: offset at which bytes stop for ever. `end_at`: offset at which they just end.
+    `excess`: what follows the last. `open_streams` counts generators that were begun and not closed.
     """
 
     data: bytes
     chunk: int = 64 * 1024
     error: Exception | None = None
     fail_at: int = 0
+    failures: int = 1_000_000
     stall_at: int | None = None
     end_at: int | None = None
     excess: bytes = b""
@@ -50,8 +52,9 @@ class MemoryBlob:
             while position < stop:
                 await trio.lowlevel.checkpoint()
                 end = min(position + self.chunk, stop)
-                if self.error is not None:
+                if self.error is not None and self.failures:
                     if position >= self.fail_at:
+                        self.failures -= 1
                         raise self.error
                     end = min(end, self.fail_at)
                 if self.stall_at is not None:
