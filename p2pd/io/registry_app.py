@@ -7,7 +7,8 @@ How runtimes really treat a mirror decides the rules this file holds to:
 * 200 for a whole blob, 206 for every range of one, always with Content-Length, never chunked.
 * A body whose source is lost ends short and the connection with a clean FIN; the digest then answers
   503 for `cooldown` seconds, so that a client which resumes goes on elsewhere.
-* A client may leave at any time. Nothing here owns a transfer, so nothing but the stream ends.
+* A client may leave at any time: the server (p2pd.io.serve) then cancels its request. Nothing here
+  owns a transfer, so nothing but the stream ends.
 * Credentials that a client sends are never read. Conditional requests are not answered with 304.
 """
 
@@ -107,7 +108,6 @@ class _Response:
         self._status = 0
         self._headers: list[tuple[bytes, bytes]] = []
         self.is_started = False
-        self.is_ended = False
 
     def prepare(self, status: int, headers: dict[str, str]) -> None:
         self._status = status
@@ -132,7 +132,6 @@ class _Response:
 
     async def end(self) -> None:
         await self.start()
-        self.is_ended = True
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def whole(self, status: int, headers: dict[str, str], body: bytes) -> None:
@@ -159,22 +158,7 @@ class _Registry:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1003})
         else:
-            await self._until_left(scope, receive, _Response(send, scope["method"] == "HEAD"))
-
-    async def _until_left(self, scope: Scope, receive: Receive, response: _Response) -> None:
-        """Answer, unless the client leaves first."""
-        async with trio.open_nursery() as nursery:
-
-            async def watch() -> None:
-                while (await receive())["type"] != "http.disconnect":
-                    pass
-                if not response.is_ended:
-                    log.debug("client left", path=scope["path"])
-                    nursery.cancel_scope.cancel()
-
-            nursery.start_soon(watch)
-            await self._answer(scope, response)
-            nursery.cancel_scope.cancel()
+            await self._answer(scope, _Response(send, scope["method"] == "HEAD"))
 
     async def _answer(self, scope: Scope, response: _Response) -> None:
         request: ApiRequest | None = None

@@ -53,7 +53,8 @@ async def serve(
 ) -> None:
     """Serve until cancelled; reports the bound (host, port), where `port` 0 lets the system choose.
 
-    Cancelled, it stops listening, gives running answers `graceful_s` seconds, then cuts them.
+    A request whose client has left is cancelled, whether it listens for `http.disconnect` or not.
+    Cancelled itself, `serve` stops listening, gives running answers `graceful_s` seconds, then cuts them.
     `idle_s`: longest wait for a whole request head, from the connection's start or from the last
     answer. `write_s`: longest wait for a client to take one chunk. Above `max_connections` a new
     connection is closed at once. Raises ConfigError when it cannot listen there.
@@ -229,7 +230,7 @@ class _Connection:
         # The protocol holds bytes back that came before the answer's end: nobody waits for them now.
         self._feeding.cancel()
         try:
-            # No waiting is shielded here: send_eof has nothing to wait for.
+            # An application that cancels itself at its end must not lose the FIN; nothing waits here.
             with trio.CancelScope(shield=True):
                 await self._stream.send_eof()
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
