@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import trio
 
 from p2pd.model.content import Descriptor, Manifest
-from p2pd.model.errors import NotFound, OriginFault, Unavailable
+from p2pd.model.errors import NotFound, OriginFault, Unavailable, fresh
 from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.ports.origin import BlobStream
 
@@ -44,7 +44,7 @@ class ScriptedOrigin:
         self.calls.append(name)
         await self.gate()
         if self.error is not None:
-            raise self.error
+            raise fresh(self.error)
 
     async def resolve(self, repository: Repository, tag: Tag) -> Descriptor:
         await self._call("resolve")
@@ -81,7 +81,7 @@ class ScriptedOrigin:
         self.asked.append((start, stop))
         step = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
         if step.error is not None:
-            raise step.error
+            raise fresh(step.error)
         body = step.body if step.body is not None else self.blobs[digest]
         end = len(body) if stop is None or step.whole else stop
         first = 0 if step.whole else start
