@@ -23,6 +23,7 @@ from p2pd.model.content import OCI_MANIFEST
 from p2pd.model.reference import Digest, Tag
 
 Headers = dict[str, str]
+_FLIPPED = bytes(255 - byte for byte in range(256))
 Behaviour = Callable[["Exchange"], Awaitable[None]]
 
 
@@ -340,14 +341,4 @@ async def ignore_range(exchange: Exchange) -> None:
 async def wrong_bytes(exchange: Exchange) -> None:
     """The right number of wrong bytes."""
     body = exchange.registry.blobs[exchange.seen.path.rsplit("/", 1)[1]]
-    await _blob(exchange, bytes(byte ^ 0xFF for byte in body))
-
-
-def gated(gate: trio.Event, behaviour: Behaviour = honest) -> Behaviour:
-    """Hold the request until `gate` is set, then behave."""
-
-    async def behave(exchange: Exchange) -> None:
-        await gate.wait()
-        await behaviour(exchange)
-
-    return behave
+    await _blob(exchange, body.translate(_FLIPPED))
