@@ -6,13 +6,14 @@ that leaves moves only what it owned.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Iterable
 
 import xxhash
 
 from p2pd.model.reference import Digest
 
-__all__ = ["object_key", "owner", "ranked", "stripe_key"]
+__all__ = ["Ranking", "object_key", "owner", "ranked", "stripe_key"]
 
 
 def stripe_key(digest: Digest, stripe: int) -> bytes:
@@ -33,6 +34,35 @@ def ranked(key: bytes, members: Iterable[str]) -> list[str]:
 def owner(key: bytes, members: Iterable[str]) -> str | None:
     """The first of `ranked`, in one pass; None where there are no members."""
     return max(members, key=lambda member: (_score(key, member), member), default=None)
+
+
+class Ranking:
+    """`ranked` for one key, kept while members come and go (a site may have a thousand)."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self._entries: list[tuple[int, str]] = []
+
+    def add(self, member: str) -> None:
+        """Take in a member; one that is in already stays in once."""
+        entry = (_score(self._key, member), member)
+        at = bisect_left(self._entries, entry)
+        if self._entries[at : at + 1] != [entry]:
+            insort(self._entries, entry)
+
+    def discard(self, member: str) -> None:
+        """Forget a member, if it is in."""
+        entry = (_score(self._key, member), member)
+        at = bisect_left(self._entries, entry)
+        if self._entries[at : at + 1] == [entry]:
+            del self._entries[at]
+
+    def top(self, count: int) -> list[str]:
+        """The first `count` of `ranked`."""
+        return [member for _, member in reversed(self._entries[-count:])]
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
 
 def _score(key: bytes, member: str) -> int:

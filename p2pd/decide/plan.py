@@ -4,43 +4,43 @@ Pure: every method takes `now` (monotonic seconds); nothing here waits or sends.
 every node applies to its own view of the swarm:
 
 1. A stripe that a live member or holder can give over the LAN is not fetched over the WAN, unless
-   the LAN has brought nothing for `LAN_PATIENCE` (halved each time in a row that it did not).
-2. A stripe is fetched by its owner: the first in rendezvous rank among the members that can reach
-   a seeder. At most `IN_FLIGHT` at a time, lowest first, within `LOOKAHEAD` segments of the first
-   incomplete one.
-3. Nobody takes over early: a second download of the same bytes costs everyone. The next in rank
-   may take a stripe over when its claim has been in flight for `patience`, or when its owner has
-   shown no progress for that long, or when this node has had nothing of its own to do for that
-   long. Each further `patience` admits one more in rank.
-4. Where no member reaches a seeder, one leads: it pulls the blob from the origin in order.
-
-`patience` is four times the smoothed time that a stripe takes from claim to have, as seen over
-all members, so it follows the rate of the WAN.
+   the LAN has brought nothing for a while (p2pd.decide.lan).
+2. A stripe is fetched by its owner: the first in rendezvous rank among the fetchers, which are at
+   most `FETCHERS` of the members that can reach a seeder. Lowest first, within `LOOKAHEAD` segments
+   of the first incomplete one, and among the next few that the site lacks (`Pace.ahead`).
+3. Nobody takes over early: a second download of the same bytes costs everyone. The next in rank may
+   take over a stripe that has been due or claimed for `patience` while the site was getting on; the
+   lowest missing one also when nothing came to the site for that long (so that a WAN that is cut
+   costs one stripe, not one a node). Each further `patience` admits one more in rank.
+4. A node whose claim was overtaken ranks last, and its claims count for nothing, for
+   `DEMOTED` times `patience`: a slow node costs a delay now and then, not one for every stripe.
+5. Where no member reaches a seeder, one leads: it pulls the blob from the origin in order
+   (p2pd.decide.election).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 
 from p2pd.decide.bits import iter_bits, mask_of
-from p2pd.decide.ownership import object_key, ranked, stripe_key
+from p2pd.decide.election import LEAD_PATIENCE, Election
+from p2pd.decide.lan import LanTrust
+from p2pd.decide.ownership import Ranking, object_key, ranked, stripe_key
+from p2pd.decide.pace import Pace, Since
 from p2pd.model.layout import Layout
 from p2pd.model.reference import Digest
 
 __all__ = ["Decision", "FetchPlan", "Way"]
 
-IN_FLIGHT = 2
+IN_FLIGHT = (2, 6)
+FETCHERS = 32
 LOOKAHEAD = 3
-LAN_PATIENCE = 5.0
-LAN_STALLS_UNTIL_GIVEN_UP = 4
-LEAD_PATIENCE = 30.0
-_TYPICAL_AT_FIRST = 2.0
-_PATIENCE_BOUNDS = (2.0, 60.0)
-_SMOOTHING = 0.2
-_SLOW_STRIPE = 5.0
+DEMOTED = 4
+SETTLE = 0.5
+_SOONEST = 0.01
 
 
 class Way(StrEnum):
@@ -66,7 +66,10 @@ class _Member:
     claimed: int
     way: Way
     active_at: float
-    claimed_at: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def flying(self) -> int:
+        return self.claimed & ~self.have
 
 
 class FetchPlan:
@@ -82,83 +85,112 @@ class FetchPlan:
         self._way = way
         self._members: dict[str, _Member] = {}
         self._holders: set[str] = set()
+        self._all = mask_of(range(layout.stripe_count))
+        self._known = have
+        self._offered = 0
+        self._claims: dict[int, dict[str, Since]] = {}
+        self._begun: dict[int, float] = {}
+        self._overtaken: dict[str, float] = {}
+        self._seeder_ranking = Ranking(object_key(f"fetchers {digest}"))
+        self._fetchers: list[str] = []
         self._ranks: dict[int, list[str]] = {}
-        self._typical = _TYPICAL_AT_FIRST
+        self._owed: dict[int, tuple[str, Since]] = {}
         self._hold_until = now
-        self._window_at = now
-        self._window_segment = 0
-        self._idle_since: float | None = None
-        self._lan_at = now
-        self._lan_stalls = 0
+        self._pace = Pace(now)
+        self._lan = LanTrust(now)
+        self._lan_works = True
+        self._election = Election(digest, me)
+        if way is Way.SEEDER:
+            self._enrol(me)
 
     # What happened.
 
     def member_progress(self, node: str, have: int, claimed: int, way: Way, now: float) -> None:
         """A node that is fetching the blob says how it stands (also its first word)."""
         member = self._members.get(node)
-        if member is None or member.way is not way:
-            self._ranks.clear()
         if member is None:
-            member = self._members[node] = _Member(0, 0, way, now)
+            self._holders.discard(node)
+            member = self._members[node] = _Member(0, 0, Way.NONE, now)
+        if member.way is not way:
+            self._expel(node)
+            if way is Way.SEEDER:
+                self._enrol(node)
         if (have | claimed) & ~(member.have | member.claimed):
             member.active_at = now
-        waited = self._lan_waits()
+        if (have | claimed) & ~(self._known | self.claimed):
+            self._election.contributed(node, now)
+        lost, flew = member.have & ~have, member.flying
         member.have, member.claimed, member.way = have, claimed, way
-        if not waited:
-            self._lan_at = now
-        flying = claimed & ~have
-        for stripe in [stripe for stripe in member.claimed_at if not flying >> stripe & 1]:
-            started = member.claimed_at.pop(stripe)
-            if have >> stripe & 1:
-                self._learn(now - started)
-        for stripe in iter_bits(flying):
-            member.claimed_at.setdefault(stripe, now)
+        self._offered = self._offered | have if not lost else self._offer_of_members()
+        self._came(have, now)
+        flying = member.flying
+        if flew != flying:
+            for stripe in iter_bits(flew & ~flying):
+                self._claim_ended(stripe, node, bool(have >> stripe & 1), now)
+            since = self._pace.since(now)
+            for stripe in iter_bits(flying & ~flew):
+                self._claims.setdefault(stripe, {})[node] = since
+        self._see_lan(now)
 
     def member_left(self, node: str) -> None:
         """A member or holder is gone, or gave up."""
-        if self._members.pop(node, None) is not None:
-            self._ranks.clear()
+        member = self._members.pop(node, None)
         self._holders.discard(node)
+        self._overtaken.pop(node, None)
+        self._expel(node)
+        if member is not None:
+            for stripe in iter_bits(member.flying):
+                self._drop_claim(stripe, node)
+            self._offered = self._offer_of_members()
 
     def holder_found(self, node: str, now: float) -> None:
         """A node holds the whole blob and can give it."""
-        if self._members.pop(node, None) is not None:
-            self._ranks.clear()
-        waited = self._lan_waits()
+        if node in self._members:
+            self.member_left(node)
         self._holders.add(node)
-        if not waited:
-            self._lan_at = now
+        self._came(self._all, now)
+        self._see_lan(now)
 
     def way_changed(self, way: Way, now: float) -> None:
         """This node's own way over the WAN became another."""
         if way is not self._way:
             self._way = way
-            self._hold_until = now
-            self._ranks.clear()
+            # The others' ways change at the same moment: hear them first, or each would be the only owner.
+            self._hold_until = now + (SETTLE if self._members else 0.0)
+            self._expel(self._me)
+            if way is Way.SEEDER:
+                self._enrol(self._me)
 
     def started(self, stripe: int, now: float) -> None:
         """This node began to fetch a stripe."""
-        self.in_flight[stripe] = now
-        self._idle_since = None
+        self.in_flight[stripe] = self._begun[stripe] = now
 
     def received(self, stripe: int, now: float) -> None:
         """All bytes of a stripe came over the WAN; they are not verified yet."""
+        self._begun.pop(stripe, None)
         started = self.in_flight.pop(stripe, None)
         if started is not None:
-            self._learn(now - started)
-        self._received |= 1 << stripe
+            self._pace.took(now - started)
+            self._overtake(stripe, started, now)
+        if not self.have >> stripe & 1:
+            self._received |= 1 << stripe
 
     def gained(self, stripe: int, now: float) -> None:
-        """This node has a stripe, verified, by either plane."""
+        """This node has a stripe, verified, by either plane. A request for it, if any, is moot."""
+        if self.have >> stripe & 1:
+            return
         if not self._received >> stripe & 1:
-            self._lan_stalls = 0
+            self._lan.brought(now)
         self._received &= ~(1 << stripe)
-        self._lan_at = now
+        self.in_flight.pop(stripe, None)
         self.have |= 1 << stripe
+        self._came(1 << stripe, now)
+        self._see_lan(now)
 
     def failed(self, stripe: int, now: float, retry_after: float) -> None:
         """A fetch of this node failed; it begins no other for `retry_after` seconds."""
         self.in_flight.pop(stripe, None)
+        self._begun.pop(stripe, None)
         self._hold_until = max(self._hold_until, now + retry_after)
 
     def refused(self, stripe: int) -> bool:
@@ -198,8 +230,12 @@ class FetchPlan:
     @property
     def patience(self) -> float:
         """Seconds before a takeover."""
-        low, high = _PATIENCE_BOUNDS
-        return min(max(4 * self._typical, low), high)
+        return self._pace.patience
+
+    @property
+    def site_moved_at(self) -> float:
+        """When anybody on the site last got, or began to get, a stripe that nobody had."""
+        return max(self._pace.came_at, self._election.moved_at)
 
     def is_lacking(self, segment: int) -> bool:
         """Whether some member still lacks a piece of this segment, so that it should stay loaded."""
@@ -208,150 +244,213 @@ class FetchPlan:
 
     def window(self) -> range:
         """Segments to work on now: the first incomplete one and the `LOOKAHEAD` behind it."""
-        first = self._first_incomplete()
+        missing = self._all & ~self.have
+        if not missing:
+            return range(self.layout.segment_count, self.layout.segment_count)
+        first = ((missing & -missing).bit_length() - 1) // self.layout.stripes_per_segment
         return range(first, min(first + LOOKAHEAD + 1, self.layout.segment_count))
 
     def missing_in(self, segment: int) -> list[int]:
-        """Stripes of a segment that neither this node nor any peer has."""
+        """Stripes of a segment that neither this node nor, as far as the LAN works, any peer has."""
         mask = mask_of(self.layout.stripes_of(segment))
-        return list(iter_bits(mask & ~self.claimed & ~self._lan_offer()))
+        offer = self._offer() if self._lan_works else 0
+        return list(iter_bits(mask & ~self.claimed & ~offer))
 
     # What to do.
 
     def decide(self, now: float) -> Decision:
         """Apply the rules of this module to what is known."""
-        window = self.window()
-        if not window or self._way is Way.NONE:
-            return Decision()
-        if window.start != self._window_segment:
-            self._window_segment, self._window_at = window.start, now
-        wait_lan_until = self._lan_deadline()
-        lan_works = now < wait_lan_until
-        if self._holders and lan_works:
-            return Decision(wake_at=wait_lan_until)
-        if not self._anyone_with(Way.SEEDER, now):
-            return Decision(lead=self._is_lead(now), wake_at=now + LEAD_PATIENCE)
-        if self._way is not Way.SEEDER or now < self._hold_until:
-            return Decision(wake_at=self._hold_until if now < self._hold_until else now + LEAD_PATIENCE)
-        mask = mask_of(self.layout.stripes_of(window.start))
-        for segment in window[1:]:
-            mask |= mask_of(self.layout.stripes_of(segment))
-        missing = mask & ~self.claimed
-        if not lan_works:
-            return self._without_lan(missing, now)
-        offered = self._lan_offer()
-        return self._by_rank(missing & ~offered, now, wait_lan_until if missing & offered else None)
+        missing = self._window_mask() & ~self.claimed
+        self._see_lan(now)
+        wait_lan_until = self._lan.deadline
+        self._lan_works = now < wait_lan_until
+        fetch: tuple[int, ...] = ()
+        wakes: list[float] = []
+        lead = False
+        ranking = False
+        if self.have == self._all or self._way is Way.NONE:
+            pass
+        elif self._holders and self._lan_works:
+            wakes.append(wait_lan_until)
+        elif not self._anyone_with_seeder(now):
+            lead = self._leads(now)
+            wakes.append(now + LEAD_PATIENCE)
+        elif self._way is not Way.SEEDER:
+            wakes.append(now + LEAD_PATIENCE)
+        elif now < self._hold_until:
+            wakes.append(self._hold_until)
+        elif not self._lan_works:
+            fetch = self._without_lan(missing, now)
+        else:
+            ranking = True
+            fetch = self._by_rank(missing & ~self._offer(), now, wakes)
+            wakes.append(wait_lan_until)
+        if not ranking:
+            self._owed.clear()
+        if not lead:
+            self._election.stand_down()
+        wake_at = min(wakes, default=float("inf"))
+        return Decision(fetch, lead, None if wake_at == float("inf") else max(wake_at, now + _SOONEST))
 
-    def _by_rank(self, missing: int, now: float, wake_at: float | None) -> Decision:
+    def _by_rank(self, missing: int, now: float, wakes: list[float]) -> tuple[int, ...]:
+        """Own stripes and late ones, lowest first, among the next few that the site lacks."""
+        self._forgive(now)
         room = self._room()
-        if room <= 0:
-            return Decision(wake_at=wake_at)
-        claims = self._claims()
-        fetch = [
-            stripe
-            for stripe in iter_bits(missing)
-            if stripe not in claims and self._rank(stripe)[:1] == [self._me]
-        ][:room]
-        if fetch or self.in_flight:
-            self._idle_since = None
-        elif self._idle_since is None:
-            self._idle_since = now
-        wakes = [] if wake_at is None else [wake_at]
-        if not fetch and not self.in_flight:
-            for stripe in iter_bits(missing):
-                since = claims[stripe] if stripe in claims else self._waited_since(stripe, now)
-                admitted = int((now - since) / self.patience)
-                if self._may_take_over(stripe, admitted):
-                    fetch = [stripe]
-                    break
-                wakes.append(since + (admitted + 1) * self.patience)
-        return Decision(tuple(fetch), wake_at=min(wakes, default=None))
+        fetch: list[int] = []
+        owed: dict[int, tuple[str, Since]] = {}
+        due = self._pace.ahead - (self.claimed & ~self.have & ~self._offer()).bit_count()
+        lowest = True
+        for stripe in iter_bits(missing):
+            claimants = self._claimants(stripe)
+            order = [node for node in self._rank(stripe) if node not in claimants]
+            if claimants:
+                since = max(claimants.values())
+            else:
+                first = order.pop(0)
+                owed[stripe] = known = self._owed_since(stripe, first, now)
+                since = known[1]
+            late_at, admitted = self._lateness(since, now, lowest=lowest)
+            is_own = not claimants and known[0] == self._me
+            if len(fetch) < room and (is_own or self._me in self._admitted(order, admitted)):
+                fetch.append(stripe)
+            if not admitted:
+                due -= 1
+            wakes.append(late_at)
+            lowest = False
+            if due <= 0:
+                break
+        self._owed = owed
+        return tuple(fetch)
 
-    def _may_take_over(self, stripe: int, admitted: int) -> bool:
-        others = [
-            node
-            for node in self._rank(stripe)
-            if node == self._me or not self._members[node].claimed >> stripe & 1
-        ]
-        is_claimed = len(others) < len(self._rank(stripe))
-        first = 0 if is_claimed else 1  # unclaimed: rank 0 is the owner, who does not take over
-        return self._me in others[first : first + admitted]
+    def _owed_since(self, stripe: int, owner: str, now: float) -> tuple[str, Since]:
+        """Who owes an unclaimed stripe, and since when that node does."""
+        known = self._owed.get(stripe)
+        return known if known is not None and known[0] == owner else (owner, self._pace.since(now))
 
-    def _waited_since(self, stripe: int, now: float) -> float:
-        owner = self._members.get(self._rank(stripe)[0])
-        since = max(self._window_at, owner.active_at if owner is not None else now)
-        return since if self._idle_since is None else min(since, max(self._idle_since, self._window_at))
+    def _lateness(self, since: Since, now: float, *, lowest: bool) -> tuple[float, int]:
+        """When a stripe will next be late by another `patience`, and by how many it is now."""
+        patience = self._pace.patience
+        admitted = int((self._pace.clock(now) - since.clock) / patience)
+        if lowest:
+            quiet = now - max(since.at, self._pace.came_at)
+            admitted = max(admitted, int(quiet / patience))
+        waited = max(0.0, now - since.at)
+        return now + patience - waited % patience, admitted
 
-    def _without_lan(self, missing: int, now: float) -> Decision:
+    def _admitted(self, order: list[str], admitted: int) -> list[str]:
+        """Who may take over. Past the fetchers anybody may, else their failure would be the site's."""
+        if admitted > len(order):
+            known = set(order)
+            order = order + [node for node in self._seeder_ranking.top(admitted) if node not in known]
+        return order[:admitted]
+
+    def _without_lan(self, missing: int, now: float) -> tuple[int, ...]:
         """Peers have what is missing and do not give it: fetch it, whoever owns it."""
         fetch = tuple(islice(iter_bits(missing), self._room()))
-        if fetch and self._lan_waits():
-            self._lan_stalls += 1
-            self._lan_at = now
-        return Decision(fetch)
+        if fetch:
+            self._lan.stalled(now)
+        return fetch
+
+    def _leads(self, now: float) -> bool:
+        if self._way is not Way.ORIGIN:
+            return False
+        if not self._lan_works:
+            # What the leader pulled does not reach this node: pull it again rather than starve.
+            self._lan.give_up()
+            return True
+        return self._election.leads(self.members_by(Way.ORIGIN), now)
 
     # What the rules look at.
 
     def _room(self) -> int:
-        """Two stripes in flight hide the round trip; on a slow WAN one does, and delivers earlier."""
-        allowed = IN_FLIGHT if self._typical < _SLOW_STRIPE else 1
+        """Requests that may begin: a few when alone, to hide round trips; two when there are many."""
+        low, high = IN_FLIGHT
+        allowed = min(max(low, self._pace.ahead // max(1, len(self._fetchers))), high)
         return max(0, allowed - len(self.in_flight))
-
-    def _learn(self, seconds: float) -> None:
-        self._typical += _SMOOTHING * (seconds - self._typical)
-
-    def _first_incomplete(self) -> int:
-        missing = ~self.have & mask_of(range(self.layout.stripe_count))
-        if not missing:
-            return self.layout.segment_count
-        return next(iter_bits(missing)) // self.layout.stripes_per_segment
 
     def _rank(self, stripe: int) -> list[str]:
         rank = self._ranks.get(stripe)
         if rank is None:
-            nodes = [self._me, *(n for n, m in self._members.items() if m.way is Way.SEEDER)]
-            rank = self._ranks[stripe] = ranked(stripe_key(self._digest, stripe), nodes)
+            rank = ranked(stripe_key(self._digest, stripe), self._fetchers)
+            rank.sort(key=self._overtaken.__contains__)
+            self._ranks[stripe] = rank
         return rank
 
-    def _claims(self) -> dict[int, float]:
-        """Stripes in flight at other members, with the time of the newest claim."""
-        claims: dict[int, float] = {}
-        for member in self._members.values():
-            for stripe, at in member.claimed_at.items():
-                claims[stripe] = max(at, claims.get(stripe, at))
-        return claims
+    def _claimants(self, stripe: int) -> dict[str, Since]:
+        claims = self._claims.get(stripe)
+        if not claims:
+            return {}
+        return {node: since for node, since in claims.items() if node not in self._overtaken}
 
-    def _lan_offer(self) -> int:
-        if self._holders:
-            return mask_of(range(self.layout.stripe_count))
+    def _enrol(self, node: str) -> None:
+        self._seeder_ranking.add(node)
+        self._refresh_fetchers()
+
+    def _expel(self, node: str) -> None:
+        self._seeder_ranking.discard(node)
+        self._refresh_fetchers()
+
+    def _refresh_fetchers(self) -> None:
+        fetchers = self._seeder_ranking.top(FETCHERS)
+        if fetchers != self._fetchers:
+            self._fetchers = fetchers
+            self._ranks.clear()
+
+    def _claim_ended(self, stripe: int, node: str, has_it: bool, now: float) -> None:
+        since = self._drop_claim(stripe, node)
+        if since is not None and has_it:
+            self._pace.took(now - since.at)
+            self._overtake(stripe, since.at, now)
+
+    def _overtake(self, stripe: int, began: float, now: float) -> None:
+        """A claim ended in the stripe: those who had claimed it well before were overtaken."""
+        until = now + DEMOTED * self._pace.patience
+        late = [node for node, since in self._claims.get(stripe, {}).items() if since.at < began - 1.0]
+        if self._begun.get(stripe, began) < began - 1.0:
+            late.append(self._me)
+        for node in late:
+            self._overtaken[node] = until
+            self._ranks.clear()
+
+    def _forgive(self, now: float) -> None:
+        for node in [node for node, until in self._overtaken.items() if until <= now]:
+            del self._overtaken[node]
+            self._ranks.clear()
+
+    def _drop_claim(self, stripe: int, node: str) -> Since | None:
+        claims = self._claims.get(stripe, {})
+        since = claims.pop(node, None)
+        if not claims:
+            self._claims.pop(stripe, None)
+        return since
+
+    def _came(self, have: int, now: float) -> None:
+        fresh = have & ~self._known
+        if fresh:
+            self._known |= fresh
+            self._pace.came(fresh.bit_count(), now)
+
+    def _offer(self) -> int:
+        return self._all if self._holders else self._offered
+
+    def _offer_of_members(self) -> int:
         offer = 0
         for member in self._members.values():
             offer |= member.have
         return offer
 
-    def _lan_waits(self) -> bool:
-        """Whether peers have something that this node lacks."""
-        return bool(self._lan_offer() & ~self.have)
+    def _window_mask(self) -> int:
+        window = self.window()
+        if not window:
+            return 0
+        first, last = self.layout.stripes_of(window[0]), self.layout.stripes_of(window[-1])
+        return mask_of(range(first.start, last.stop))
 
-    def _lan_deadline(self) -> float:
-        """Until when the LAN is trusted to bring what peers have."""
-        if not self._lan_waits():
-            return float("inf")
-        if self._lan_stalls >= LAN_STALLS_UNTIL_GIVEN_UP:
-            return self._lan_at
-        return self._lan_at + LAN_PATIENCE * 0.5**self._lan_stalls
+    def _see_lan(self, now: float) -> None:
+        self._lan.owes(bool(self._offer() & self._window_mask() & ~self.have), now)
 
-    def _anyone_with(self, way: Way, now: float) -> bool:
-        return self._way is way or any(
-            member.way is way and now - member.active_at < LEAD_PATIENCE for member in self._members.values()
+    def _anyone_with_seeder(self, now: float) -> bool:
+        return self._way is Way.SEEDER or any(
+            member.way is Way.SEEDER and now - member.active_at < LEAD_PATIENCE
+            for member in self._members.values()
         )
-
-    def _is_lead(self, now: float) -> bool:
-        if self._way is not Way.ORIGIN:
-            return False
-        nodes = [
-            node
-            for node, member in self._members.items()
-            if member.way is Way.ORIGIN and now - member.active_at < LEAD_PATIENCE
-        ]
-        return ranked(object_key(f"lead {self._digest}"), [self._me, *nodes])[0] == self._me

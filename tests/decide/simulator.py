@@ -1,0 +1,459 @@
+"""A site as a seeded discrete-event model: many FetchPlans, one WAN, one LAN, no real time.
+
+The WAN is a fluid shared evenly among the stripes in flight (each node can have a cap), after a round
+trip. The LAN hands pieces on as a swarm does: every holder of a piece gives to random nodes that lack
+it, a few at a time. Progress is told as the daemon tells it: at most every 100 ms, again each second,
+late by the latency, and lost at random. A node that leaves says nothing; the others notice after 3 s.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+
+from p2pd.decide.bits import iter_bits, mask_of
+from p2pd.decide.plan import IN_FLIGHT, FetchPlan, Way
+from p2pd.model.layout import Layout
+from p2pd.model.reference import Digest
+
+__all__ = ["MIB", "Node", "Site"]
+
+MIB = 1024 * 1024
+NOTICED_AFTER = 3.0
+REPORT_EVERY = 0.1
+HEARTBEAT = 1.0
+TICK = 1.0
+HASHING = 0.01
+UPLOADS = 4
+LIMIT = 3600.0
+
+
+@dataclass(slots=True, eq=False)
+class Flow:
+    """One range request. `left` counts the bytes to come."""
+
+    node: Node
+    stripe: int
+    left: float
+    rate: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    name: str
+    plan: FetchPlan
+    way: Way = Way.SEEDER
+    alive: bool = True
+    on_lan: bool = True
+    is_late: bool = False
+    cap: float = float("inf")
+    have: int = 0
+    receiving: int = 0
+    uploads: int = 0
+    flows: dict[int, Flow] = field(default_factory=dict)
+    known: list[Node] = field(default_factory=list)
+    leads: bool = False
+    done_at: float | None = None
+    life: int = 0
+    will_decide: bool = False
+    will_report: bool = False
+    told_at: float = -1.0
+    timer: int = 0
+
+
+class Site:
+    """`run` ends when every node that is alive has the blob. Sizes in bytes, times in seconds."""
+
+    def __init__(
+        self,
+        nodes: int,
+        size: int,
+        *,
+        seed: int = 0,
+        wan: float = 12.5e6,
+        round_trip: float = 0.03,
+        lan: float = 110e6,
+        latency: float = 0.002,
+        loss: float = 0.0,
+        way: Way = Way.SEEDER,
+        late: dict[int, float] | None = None,
+        view: Callable[[Node, list[Node]], list[Node]] | None = None,
+    ) -> None:
+        self.random = random.Random(seed)
+        self.now = 0.0
+        self.layout = Layout(size)
+        self.all = mask_of(range(self.layout.stripe_count))
+        self.digest = Digest(f"{seed:064x}")
+        self.wan, self.round_trip, self.latency, self.loss = wan, round_trip, latency, loss
+        self.piece_time = self.layout.piece_length * UPLOADS / lan
+        self.wan_bytes = 0.0
+        self.notices = 0
+        self.fetched: dict[int, list[str]] = {}
+        self.most_leads = 0
+        self._view = view
+        self._flows: list[Flow] = []
+        self._flowed_at = 0.0
+        self._flow_turn = 0
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = count()
+        self._lacking: dict[int, list[Node]] = {stripe: [] for stripe in iter_bits(self.all)}
+        self.nodes = [
+            Node(f"node-{i}", FetchPlan(self.digest, self.layout, f"node-{i}", way, 0.0), way)
+            for i in range(nodes)
+        ]
+        for i, node in enumerate(self.nodes):
+            start = (late or {}).get(i, 0.0)
+            node.alive, node.is_late = False, start > 0
+            self.at(start, lambda node=node: self.start(node))  # type: ignore[misc]  # lambda with default
+
+    # Running.
+
+    def at(self, when: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._heap, (when, next(self._order), action))
+
+    def after(self, delay: float, action: Callable[[], None]) -> None:
+        self.at(self.now + delay, action)
+
+    def run(self, limit: float = LIMIT) -> float:
+        """Seconds until the last node is done. AssertionError where that is never."""
+        while self._heap:
+            when, _, action = heapq.heappop(self._heap)
+            assert when <= limit, f"not done after {limit} s: {self.standing()}"
+            self.now = when
+            action()
+            if self.is_done:
+                return self.now
+        raise AssertionError(f"nothing happens any more: {self.standing()}")
+
+    @property
+    def is_done(self) -> bool:
+        return self._undone == 0
+
+    _undone = 0
+
+    def standing(self) -> str:
+        return ", ".join(
+            f"{n.name}: {n.plan.way} {n.have.bit_count()} have, {n.plan.claimed.bit_count()} claimed"
+            for n in self.nodes
+            if n.alive and n.done_at is None
+        )[:600]
+
+    @property
+    def wan_ratio(self) -> float:
+        return self.wan_bytes / self.layout.size
+
+    # Scenario.
+
+    def start(self, node: Node, way: Way | None = None) -> None:
+        """A node begins (or begins again, with the prefix that it had assembled)."""
+        prefix = (~node.have & (node.have + 1)).bit_length() - 1
+        node.life += 1
+        node.way = way or node.way
+        node.have = mask_of(range(prefix))
+        node.receiving = node.uploads = 0
+        node.alive, node.leads, node.done_at = True, False, None
+        node.plan = FetchPlan(self.digest, self.layout, node.name, node.way, self.now, node.have)
+        node.will_decide = node.will_report = False
+        self._undone += 1
+        for stripe in iter_bits(self.all & ~node.have):
+            self._lacking[stripe].append(node)
+        peers = [peer for peer in self.nodes if peer is not node and peer.alive]
+        node.known = self._view(node, peers) if self._view is not None else peers
+        for peer in node.known:
+            self._meet(node, peer)
+            self._meet(peer, node)
+            if node not in peer.known:
+                peer.known.append(node)
+        self.poke(node)
+        self.after(self.latency * 2, self._kick)
+
+    def start_as_holder(self, node: Node) -> None:
+        node.have = self.all
+        node.alive, node.done_at = True, self.now
+        node.life += 1
+        for peer in self.nodes:
+            if peer.alive and peer is not node:
+                self._meet(peer, node)
+        self._kick()
+
+    def leave(self, node: Node) -> None:
+        """The node's power is cut."""
+        if not node.alive:
+            return
+        node.alive = False
+        node.life += 1
+        if node.done_at is None:
+            self._undone -= 1
+        for stripe in iter_bits(self.all & ~node.have & ~node.receiving):
+            self._lacking[stripe].remove(node)
+        self._drop_flows([flow for flow in self._flows if flow.node is node])
+        node.flows.clear()
+        life = node.life
+        self.after(NOTICED_AFTER, lambda: self._noticed(node, life))
+
+    def _noticed(self, node: Node, life: int) -> None:
+        if node.life == life:
+            for peer in self.nodes:
+                peer.plan.member_left(node.name)
+                if node in peer.known:
+                    peer.known.remove(node)
+                self.poke(peer)
+
+    def set_way(self, way: Way, nodes: list[Node] | None = None, *, cut: bool = True) -> None:
+        """The seeder is seen to be gone (or back); requests in flight fail where `cut`."""
+        for node in self.nodes if nodes is None else nodes:
+            node.way = way
+            if cut:
+                flows = list(node.flows.values())
+                self._drop_flows(flows)
+                for flow in flows:
+                    node.flows.pop(flow.stripe, None)
+                    node.plan.failed(flow.stripe, self.now, 1.0)
+            self.poke(node)
+
+    def set_wan(self, rate: float) -> None:
+        """Another rate for the whole site; 0 hangs what is in flight."""
+        self._flow()
+        self.wan = rate
+        self._reflow()
+
+    def set_cap(self, node: Node, rate: float) -> None:
+        self._flow()
+        node.cap = rate
+        self._reflow()
+
+    # A node's life.
+
+    def poke(self, node: Node) -> None:
+        if node.alive and not node.will_decide and node.done_at is None:
+            node.will_decide = True
+            self.at(self.now, lambda: self._decide(node))
+
+    def _decide(self, node: Node) -> None:
+        node.will_decide = False
+        if not node.alive or node.done_at is not None:
+            return
+        plan = node.plan
+        plan.way_changed(node.way, self.now)
+        decision = plan.decide(self.now)
+        for stripe in decision.fetch:
+            self._check_fetch(node, stripe)
+            plan.started(stripe, self.now)
+            self._fetch(node, stripe)
+        node.leads = decision.lead
+        if node.leads and not node.flows:
+            self._lead(node)
+        self.most_leads = max(self.most_leads, sum(n.leads for n in self.nodes if n.alive))
+        self._report_soon(node)
+        node.timer += 1
+        turn, life = node.timer, node.life
+        wake = self.now + TICK if decision.wake_at is None else min(decision.wake_at, self.now + TICK)
+        assert wake > self.now or decision.fetch, "a decision that asks to be made again at once"
+        self.at(max(wake, self.now), lambda: self._timer(node, turn, life))
+
+    def _timer(self, node: Node, turn: int, life: int) -> None:
+        if node.timer == turn and node.life == life:
+            self.poke(node)
+
+    def _check_fetch(self, node: Node, stripe: int) -> None:
+        plan = node.plan
+        assert not plan.claimed >> stripe & 1, f"{node.name} fetches {stripe} again"
+        assert len(plan.in_flight) < IN_FLIGHT[1]
+        assert stripe // self.layout.stripes_per_segment in plan.window()
+
+    def _lead(self, node: Node) -> None:
+        """As the daemon's leader does: the first stripe that the site does not have."""
+        for segment in range(self.layout.segment_count):
+            missing = [s for s in node.plan.missing_in(segment) if not node.plan.claimed >> s & 1]
+            if missing:
+                node.plan.started(missing[0], self.now)
+                self._fetch(node, missing[0])
+                return
+
+    def _gain(self, node: Node, stripe: int) -> None:
+        if node.have >> stripe & 1:
+            return
+        node.have |= 1 << stripe
+        node.plan.gained(stripe, self.now)
+        flow = node.flows.get(stripe)
+        if flow is not None and stripe not in node.plan.in_flight:
+            # The plan gave the request up: the daemon cancels it.
+            del node.flows[stripe]
+            self._drop_flows([flow])
+        self._give(node)
+        self._report_soon(node)
+        if node.have == self.all:
+            self._done(node)
+        else:
+            self.poke(node)
+
+    def _done(self, node: Node) -> None:
+        node.done_at = self.now
+        node.leads = False
+        self._undone -= 1
+        self._drop_flows(list(node.flows.values()))
+        node.flows.clear()
+
+        def told() -> None:
+            for peer in node.known:
+                if peer.alive and node.alive:
+                    peer.plan.holder_found(node.name, self.now)
+                    self.poke(peer)
+
+        self.after(self.latency, told)
+
+    # Notices.
+
+    def _meet(self, node: Node, peer: Node) -> None:
+        """`node` is told at once how `peer` stands."""
+        if peer.done_at is not None:
+            node.plan.holder_found(peer.name, self.now)
+        else:
+            self._tell(node, peer, peer.plan.have, peer.plan.claimed)
+
+    def _tell(self, node: Node, peer: Node, have: int, claimed: int) -> None:
+        node.plan.member_progress(peer.name, have, claimed, peer.plan.way, self.now)
+
+    def _report_soon(self, node: Node) -> None:
+        if node.alive and not node.will_report and node.done_at is None:
+            node.will_report = True
+            life = node.life
+            self.at(max(self.now, node.told_at + REPORT_EVERY), lambda: self._report(node, life))
+
+    def _report(self, node: Node, life: int) -> None:
+        if node.life != life or node.done_at is not None:
+            return
+        node.will_report = False
+        node.told_at = told_at = self.now
+        have, claimed = node.plan.have, node.plan.claimed
+        hearers = [peer for peer in node.known if not self.loss or self.random.random() >= self.loss]
+        self.notices += len(hearers)
+
+        def arrive() -> None:
+            for peer in hearers:
+                if peer.alive and peer.done_at is None and node.life == life and node.done_at is None:
+                    self._tell(peer, node, have, claimed)
+                    self.poke(peer)
+
+        def again() -> None:
+            if node.life == life and node.told_at == told_at and not node.will_report:
+                self._report(node, life)
+
+        self.after(self.latency, arrive)
+        self.after(HEARTBEAT, again)
+
+    # The WAN.
+
+    def _fetch(self, node: Node, stripe: int) -> None:
+        cut = self.layout.stripe(stripe)
+        flow = node.flows[stripe] = Flow(node, stripe, cut.stop - cut.start)
+        self.fetched.setdefault(stripe, []).append(node.name)
+
+        def begin() -> None:
+            if node.flows.get(stripe) is flow:
+                self._flow()
+                self._flows.append(flow)
+                self._reflow()
+
+        self.after(self.round_trip, begin)
+
+    def _flow(self) -> None:
+        """Account for the bytes that came since the last change of rates."""
+        seconds = self.now - self._flowed_at
+        self._flowed_at = self.now
+        for flow in self._flows:
+            came = min(flow.left, flow.rate * seconds)
+            flow.left -= came
+            self.wan_bytes += came
+
+    def _reflow(self) -> None:
+        left = self.wan
+        rates = sorted(self._flows, key=lambda flow: flow.node.cap)
+        for i, flow in enumerate(rates):
+            mine = sum(other.node is flow.node for other in rates) if flow.node.cap < left else 1
+            flow.rate = min(left / (len(rates) - i), flow.node.cap / mine)
+            left -= flow.rate
+        self._flow_turn += 1
+        turn = self._flow_turn
+        ends = min((flow.left / flow.rate for flow in rates if flow.rate > 0), default=None)
+        if ends is not None:
+            self.after(ends + 1e-9, lambda: self._flows_end(turn))
+
+    def _flows_end(self, turn: int) -> None:
+        if turn != self._flow_turn:
+            return
+        self._flow()
+        ended = [flow for flow in self._flows if flow.left < 1]
+        self._flows = [flow for flow in self._flows if flow.left >= 1]
+        self._reflow()
+        for flow in ended:
+            node = flow.node
+            del node.flows[flow.stripe]
+            node.plan.received(flow.stripe, self.now)
+            self._report_soon(node)
+            self.poke(node)
+            life = node.life
+            self.after(HASHING, lambda node=node, s=flow.stripe, life=life: self._hashed(node, s, life))  # type: ignore[misc]  # lambda with defaults
+
+    def _hashed(self, node: Node, stripe: int, life: int) -> None:
+        if node.life == life:
+            taken = node.have >> stripe & 1 or node.receiving >> stripe & 1
+            if not taken:
+                self._lacking[stripe].remove(node)
+            self._gain(node, stripe)
+
+    def _drop_flows(self, flows: list[Flow]) -> None:
+        if flows:
+            self._flow()
+            self._flows = [flow for flow in self._flows if flow not in flows]
+            self._reflow()
+
+    # The LAN.
+
+    def _kick(self) -> None:
+        for node in self.nodes:
+            if node.alive and node.have:
+                self._give(node)
+
+    def _give(self, node: Node) -> None:
+        """Start what uploads the node has room for."""
+        if not node.on_lan or not node.alive:
+            return
+        for stripe in iter_bits(node.have):
+            lacking = self._lacking[stripe]
+            while lacking and node.uploads < UPLOADS:
+                at = self.random.randrange(len(lacking))
+                taker = lacking[at]
+                if not taker.on_lan:
+                    if not any(other.on_lan for other in lacking):
+                        break
+                    continue
+                lacking[at] = lacking[-1]
+                lacking.pop()
+                self._send(node, taker, stripe)
+            if node.uploads >= UPLOADS:
+                return
+
+    def _send(self, giver: Node, taker: Node, stripe: int) -> None:
+        giver.uploads += 1
+        taker.receiving |= 1 << stripe
+        lives = giver.life, taker.life
+
+        def arrive() -> None:
+            if giver.life == lives[0]:
+                giver.uploads -= 1
+            if taker.life == lives[1]:
+                taker.receiving &= ~(1 << stripe)
+                came = giver.life == lives[0] and giver.on_lan and taker.on_lan
+                if not taker.have >> stripe & 1:
+                    if came:
+                        self._gain(taker, stripe)
+                    else:
+                        self._lacking[stripe].append(taker)
+                        self.after(TICK, self._kick)
+            self._give(giver)
+
+        self.after(self.piece_time + self.latency, arrive)
