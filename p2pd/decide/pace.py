@@ -6,12 +6,14 @@ from typing import NamedTuple
 
 __all__ = ["Pace", "Since"]
 
-_SECONDS_AT_FIRST = 0.25
-_TOOK_AT_FIRST = 5.0
+_AT_FIRST = (1.0, 8.0)
+_TOOK_AT_FIRST = 7.0
 _PATIENCE_BOUNDS = (2.0, 60.0)
-_AHEAD_SECONDS = 1.2
+_AHEAD_SECONDS = 1.5
 _AHEAD_BOUNDS = (3, 64)
-_KEPT = 0.8
+_KEPT = 0.97
+_TOOK_WEIGHT = 0.2
+_PATIENCE = 3
 
 
 class Since(NamedTuple):
@@ -26,21 +28,23 @@ class Pace:
 
     def __init__(self, now: float) -> None:
         self.came_at = now
-        self._seconds = _SECONDS_AT_FIRST
+        self._time, self._stripes = _AT_FIRST
         self._took = _TOOK_AT_FIRST
         self._took_any = False
         self._clock = 0.0
 
     def came(self, stripes: int, now: float) -> None:
         """That many stripes came that nobody was known to have."""
-        self._clock = self.clock(now)
-        weight = 1.0 - _KEPT**stripes
-        self._seconds += weight * ((now - self.came_at) / stripes - self._seconds)
-        self.came_at = now
+        clock = self.clock(now)
+        # Sums, for stripes that share a link end together: their gaps are none, none, none and a long one.
+        kept = _KEPT**stripes
+        self._time = self._time * kept + clock - self._clock
+        self._stripes = self._stripes * kept + stripes
+        self._clock, self.came_at = clock, now
 
     def took(self, seconds: float) -> None:
         """A stripe took so long from claim to have, at any member."""
-        weight = 1.0 - _KEPT if self._took_any else 1.0
+        weight = _TOOK_WEIGHT if self._took_any else 1.0
         self._took += weight * (seconds - self._took)
         self._took_any = True
 
@@ -49,23 +53,28 @@ class Pace:
 
         A WAN that is cut makes every claim old at once; by this clock none of them ages.
         """
-        return self._clock + min(max(0.0, now - self.came_at), 0.5 + 4 * self._seconds)
+        return self._clock + min(max(0.0, now - self.came_at), 0.5 + 4 * self.seconds)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds a stripe of the site: what 1 / rate is to a stream."""
+        return self._time / self._stripes
 
     def since(self, now: float) -> Since:
         return Since(now, self.clock(now))
 
     @property
     def patience(self) -> float:
-        """Seconds before a stripe counts as late: four times what one takes."""
+        """Seconds before a stripe counts as late: three times what one takes."""
         low, high = _PATIENCE_BOUNDS
-        return min(max(4 * self._took, low), high)
+        return min(max(_PATIENCE * self._took, low), high)
 
     @property
     def ahead(self) -> int:
-        """Stripes that the whole site fetches at a time: what comes in about a second.
+        """Stripes that the whole site fetches at a time: what comes in about a second and a half.
 
         Fewer leave the WAN idle between a stripe's end and the news of it; more only make each
         one slower, so that on a slow WAN nothing would come whole for minutes.
         """
         low, high = _AHEAD_BOUNDS
-        return min(max(low, round(_AHEAD_SECONDS / max(self._seconds, 1e-3))), high)
+        return min(max(low, round(_AHEAD_SECONDS / max(self.seconds, 1e-3))), high)

@@ -3,8 +3,8 @@
 Pure: every method takes `now` (monotonic seconds); nothing here waits or sends. The rules, which
 every node applies to its own view of the swarm:
 
-1. A stripe that a live member or holder can give over the LAN is not fetched over the WAN, unless
-   the LAN has brought nothing for a while (p2pd.decide.lan).
+1. A stripe that a live member or holder can give over the LAN is not fetched over the WAN. A peer
+   that owes something while the LAN brings nothing is muted, as if it had left (p2pd.decide.lan).
 2. A stripe is fetched by its owner: the first in rendezvous rank among the fetchers, which are at
    most `FETCHERS` of the members that can reach a seeder. Lowest first, within `LOOKAHEAD` segments
    of the first incomplete one, and among the next few that the site lacks (`Pace.ahead`).
@@ -23,9 +23,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import islice
 
 from p2pd.decide.bits import iter_bits, mask_of
+from p2pd.decide.claims import Claims
 from p2pd.decide.election import LEAD_PATIENCE, Election
 from p2pd.decide.lan import LanTrust
 from p2pd.decide.ownership import Ranking, object_key, ranked, stripe_key
@@ -88,9 +88,7 @@ class FetchPlan:
         self._all = mask_of(range(layout.stripe_count))
         self._known = have
         self._offered = 0
-        self._claims: dict[int, dict[str, Since]] = {}
-        self._begun: dict[int, float] = {}
-        self._overtaken: dict[str, float] = {}
+        self._claims = Claims(me)
         self._seeder_ranking = Ranking(object_key(f"fetchers {digest}"))
         self._fetchers: list[str] = []
         self._ranks: dict[int, list[str]] = {}
@@ -98,7 +96,6 @@ class FetchPlan:
         self._hold_until = now
         self._pace = Pace(now)
         self._lan = LanTrust(now)
-        self._lan_works = True
         self._election = Election(digest, me)
         if way is Way.SEEDER:
             self._enrol(me)
@@ -112,44 +109,49 @@ class FetchPlan:
             self._holders.discard(node)
             member = self._members[node] = _Member(0, 0, Way.NONE, now)
         if member.way is not way:
+            member.way = way
             self._expel(node)
-            if way is Way.SEEDER:
-                self._enrol(node)
+            self._trust(node)
         if (have | claimed) & ~(member.have | member.claimed):
             member.active_at = now
         if (have | claimed) & ~(self._known | self.claimed):
             self._election.contributed(node, now)
-        lost, flew = member.have & ~have, member.flying
-        member.have, member.claimed, member.way = have, claimed, way
-        self._offered = self._offered | have if not lost else self._offer_of_members()
+        shrank, flew = bool(member.have & ~have), member.flying
+        member.have, member.claimed = have, claimed
+        self._offered = self._offer_of_members() if shrank else self._offered | self._given_by(node)
         self._came(have, now)
-        flying = member.flying
-        if flew != flying:
-            for stripe in iter_bits(flew & ~flying):
-                self._claim_ended(stripe, node, bool(have >> stripe & 1), now)
-            since = self._pace.since(now)
-            for stripe in iter_bits(flying & ~flew):
-                self._claims.setdefault(stripe, {})[node] = since
+        if flew != member.flying:
+            self._note_claims(node, flew, member, now)
         self._see_lan(now)
+
+    def _note_claims(self, node: str, flew: int, member: _Member, now: float) -> None:
+        flying, since = member.flying, self._pace.since(now)
+        for stripe in iter_bits(flew & ~flying):
+            self._claim_ended(stripe, node, bool(member.have >> stripe & 1), now)
+        for stripe in iter_bits(flying & ~flew):
+            self._claims.begin(stripe, node, since)
 
     def member_left(self, node: str) -> None:
         """A member or holder is gone, or gave up."""
-        member = self._members.pop(node, None)
+        self._lan.forget(node)
         self._holders.discard(node)
-        self._overtaken.pop(node, None)
-        self._expel(node)
-        if member is not None:
-            for stripe in iter_bits(member.flying):
-                self._drop_claim(stripe, node)
-            self._offered = self._offer_of_members()
+        self._end_membership(node)
 
     def holder_found(self, node: str, now: float) -> None:
         """A node holds the whole blob and can give it."""
-        if node in self._members:
-            self.member_left(node)
+        self._end_membership(node)
         self._holders.add(node)
         self._came(self._all, now)
         self._see_lan(now)
+
+    def _end_membership(self, node: str) -> None:
+        member = self._members.pop(node, None)
+        self._claims.forget(node)
+        self._expel(node)
+        if member is not None:
+            for stripe in iter_bits(member.flying):
+                self._claims.end(stripe, node)
+            self._offered = self._offer_of_members()
 
     def way_changed(self, way: Way, now: float) -> None:
         """This node's own way over the WAN became another."""
@@ -163,11 +165,12 @@ class FetchPlan:
 
     def started(self, stripe: int, now: float) -> None:
         """This node began to fetch a stripe."""
-        self.in_flight[stripe] = self._begun[stripe] = now
+        self.in_flight[stripe] = now
+        self._claims.begin_own(stripe, now)
 
     def received(self, stripe: int, now: float) -> None:
         """All bytes of a stripe came over the WAN; they are not verified yet."""
-        self._begun.pop(stripe, None)
+        self._claims.end_own(stripe)
         started = self.in_flight.pop(stripe, None)
         if started is not None:
             self._pace.took(now - started)
@@ -190,7 +193,7 @@ class FetchPlan:
     def failed(self, stripe: int, now: float, retry_after: float) -> None:
         """A fetch of this node failed; it begins no other for `retry_after` seconds."""
         self.in_flight.pop(stripe, None)
-        self._begun.pop(stripe, None)
+        self._claims.end_own(stripe)
         self._hold_until = max(self._hold_until, now + retry_after)
 
     def refused(self, stripe: int) -> bool:
@@ -251,57 +254,54 @@ class FetchPlan:
         return range(first, min(first + LOOKAHEAD + 1, self.layout.segment_count))
 
     def missing_in(self, segment: int) -> list[int]:
-        """Stripes of a segment that neither this node nor, as far as the LAN works, any peer has."""
+        """Stripes of a segment that neither this node nor any peer has that gives what it has."""
         mask = mask_of(self.layout.stripes_of(segment))
-        offer = self._offer() if self._lan_works else 0
-        return list(iter_bits(mask & ~self.claimed & ~offer))
+        return list(iter_bits(mask & ~self.claimed & ~self._offer()))
 
     # What to do.
 
     def decide(self, now: float) -> Decision:
         """Apply the rules of this module to what is known."""
-        missing = self._window_mask() & ~self.claimed
+        for node in self._lan.unmute(now):
+            self._trust(node)
         self._see_lan(now)
-        wait_lan_until = self._lan.deadline
-        self._lan_works = now < wait_lan_until
+        if now >= self._lan.deadline:
+            self._mute(now)
+        lan_deadline = self._lan.deadline
+        wakes = [lan_deadline, self._lan.heard_at]
         fetch: tuple[int, ...] = ()
-        wakes: list[float] = []
-        lead = False
-        ranking = False
-        if self.have == self._all or self._way is Way.NONE:
+        lead = ranks = False
+        if self.have == self._all or self._way is Way.NONE or self._offer() == self._all:
             pass
-        elif self._holders and self._lan_works:
-            wakes.append(wait_lan_until)
         elif not self._anyone_with_seeder(now):
-            lead = self._leads(now)
+            lead = self._way is Way.ORIGIN and self._election.leads(self._heard(Way.ORIGIN), now)
             wakes.append(now + LEAD_PATIENCE)
         elif self._way is not Way.SEEDER:
             wakes.append(now + LEAD_PATIENCE)
         elif now < self._hold_until:
             wakes.append(self._hold_until)
-        elif not self._lan_works:
-            fetch = self._without_lan(missing, now)
         else:
-            ranking = True
-            fetch = self._by_rank(missing & ~self._offer(), now, wakes)
-            wakes.append(wait_lan_until)
-        if not ranking:
+            ranks = True
+            missing = self._window_mask() & ~self.claimed & ~self._offer()
+            fetch = self._by_rank(missing, now, wakes)
+        if not ranks:
             self._owed.clear()
         if not lead:
             self._election.stand_down()
-        wake_at = min(wakes, default=float("inf"))
+        wake_at = min(wakes)
         return Decision(fetch, lead, None if wake_at == float("inf") else max(wake_at, now + _SOONEST))
 
     def _by_rank(self, missing: int, now: float, wakes: list[float]) -> tuple[int, ...]:
         """Own stripes and late ones, lowest first, among the next few that the site lacks."""
-        self._forgive(now)
+        if self._claims.forgive(now):
+            self._ranks.clear()
         room = self._room()
         fetch: list[int] = []
         owed: dict[int, tuple[str, Since]] = {}
         due = self._pace.ahead - (self.claimed & ~self.have & ~self._offer()).bit_count()
         lowest = True
         for stripe in iter_bits(missing):
-            claimants = self._claimants(stripe)
+            claimants = self._claims.on(stripe, self._lan.muted)
             order = [node for node in self._rank(stripe) if node not in claimants]
             if claimants:
                 since = max(claimants.values())
@@ -344,43 +344,24 @@ class FetchPlan:
             order = order + [node for node in self._seeder_ranking.top(admitted) if node not in known]
         return order[:admitted]
 
-    def _without_lan(self, missing: int, now: float) -> tuple[int, ...]:
-        """Peers have what is missing and do not give it: fetch it, whoever owns it."""
-        fetch = tuple(islice(iter_bits(missing), self._room()))
-        if fetch:
-            self._lan.stalled(now)
-        return fetch
-
-    def _leads(self, now: float) -> bool:
-        if self._way is not Way.ORIGIN:
-            return False
-        if not self._lan_works:
-            # What the leader pulled does not reach this node: pull it again rather than starve.
-            self._lan.give_up()
-            return True
-        return self._election.leads(self.members_by(Way.ORIGIN), now)
-
     # What the rules look at.
 
     def _room(self) -> int:
-        """Requests that may begin: a few when alone, to hide round trips; two when there are many."""
+        """Requests that may begin: a few when alone, to hide round trips; two when there are many.
+
+        At most two at a time, for what begins together ends together and leaves the WAN idle then.
+        """
         low, high = IN_FLIGHT
         allowed = min(max(low, self._pace.ahead // max(1, len(self._fetchers))), high)
-        return max(0, allowed - len(self.in_flight))
+        return max(0, min(allowed - len(self.in_flight), low))
 
     def _rank(self, stripe: int) -> list[str]:
         rank = self._ranks.get(stripe)
         if rank is None:
             rank = ranked(stripe_key(self._digest, stripe), self._fetchers)
-            rank.sort(key=self._overtaken.__contains__)
+            rank.sort(key=lambda node: node in self._claims.overtaken)
             self._ranks[stripe] = rank
         return rank
-
-    def _claimants(self, stripe: int) -> dict[str, Since]:
-        claims = self._claims.get(stripe)
-        if not claims:
-            return {}
-        return {node: since for node, since in claims.items() if node not in self._overtaken}
 
     def _enrol(self, node: str) -> None:
         self._seeder_ranking.add(node)
@@ -397,32 +378,14 @@ class FetchPlan:
             self._ranks.clear()
 
     def _claim_ended(self, stripe: int, node: str, has_it: bool, now: float) -> None:
-        since = self._drop_claim(stripe, node)
+        since = self._claims.end(stripe, node)
         if since is not None and has_it:
             self._pace.took(now - since.at)
             self._overtake(stripe, since.at, now)
 
     def _overtake(self, stripe: int, began: float, now: float) -> None:
-        """A claim ended in the stripe: those who had claimed it well before were overtaken."""
-        until = now + DEMOTED * self._pace.patience
-        late = [node for node, since in self._claims.get(stripe, {}).items() if since.at < began - 1.0]
-        if self._begun.get(stripe, began) < began - 1.0:
-            late.append(self._me)
-        for node in late:
-            self._overtaken[node] = until
+        if self._claims.overtake(stripe, began, now + DEMOTED * self._pace.patience):
             self._ranks.clear()
-
-    def _forgive(self, now: float) -> None:
-        for node in [node for node, until in self._overtaken.items() if until <= now]:
-            del self._overtaken[node]
-            self._ranks.clear()
-
-    def _drop_claim(self, stripe: int, node: str) -> Since | None:
-        claims = self._claims.get(stripe, {})
-        since = claims.pop(node, None)
-        if not claims:
-            self._claims.pop(stripe, None)
-        return since
 
     def _came(self, have: int, now: float) -> None:
         fresh = have & ~self._known
@@ -430,13 +393,37 @@ class FetchPlan:
             self._known |= fresh
             self._pace.came(fresh.bit_count(), now)
 
+    def _mute(self, now: float) -> None:
+        wanted = self._window_mask() & ~self.have
+        owing = [node for node in self._holders if node not in self._lan.muted]
+        owing += [node for node in self._members if self._given_by(node) & wanted]
+        self._lan.stalled(owing, now)
+        for node in owing:
+            self._expel(node)
+        self._offered = self._offer_of_members()
+        self._see_lan(now)
+
+    def _trust(self, node: str) -> None:
+        self._offered |= self._given_by(node)
+        if node in self._members and self._members[node].way is Way.SEEDER and node not in self._lan.muted:
+            self._enrol(node)
+
+    def _given_by(self, node: str) -> int:
+        """What a member has and gives."""
+        return 0 if node in self._lan.muted or node not in self._members else self._members[node].have
+
+    def _heard(self, way: Way) -> list[str]:
+        return [node for node in self.members_by(way) if node not in self._lan.muted]
+
     def _offer(self) -> int:
-        return self._all if self._holders else self._offered
+        if any(node not in self._lan.muted for node in self._holders):
+            return self._all
+        return self._offered
 
     def _offer_of_members(self) -> int:
         offer = 0
-        for member in self._members.values():
-            offer |= member.have
+        for node in self._members:
+            offer |= self._given_by(node)
         return offer
 
     def _window_mask(self) -> int:
@@ -451,6 +438,8 @@ class FetchPlan:
 
     def _anyone_with_seeder(self, now: float) -> bool:
         return self._way is Way.SEEDER or any(
-            member.way is Way.SEEDER and now - member.active_at < LEAD_PATIENCE
-            for member in self._members.values()
+            member.way is Way.SEEDER
+            and now - member.active_at < LEAD_PATIENCE
+            and node not in self._lan.muted
+            for node, member in self._members.items()
         )
