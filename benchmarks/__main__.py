@@ -1,11 +1,11 @@
-"""`python -m benchmarks demo …`"""
+"""`python -m benchmarks demo …`, `python -m benchmarks readme …`"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from benchmarks import demo
+from benchmarks import demo, readme
 from benchmarks.testbed import TestbedError
 
 
@@ -13,14 +13,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     commands = parser.add_subparsers(dest="command", required=True)
     demo.add_arguments(commands.add_parser("demo", help="update a site as today and with p2pd, and compare"))
+    readme.add_arguments(commands.add_parser("readme", help="write results of the demo into the README"))
     options = parser.parse_args()
     try:
-        return demo.run(options)
+        return demo.run(options) if options.command == "demo" else readme.run(options)
     except TestbedError as error:
-        print(f"demo: {error}", file=sys.stderr)
+        print(f"{options.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ndemo: interrupted", file=sys.stderr)
+        print(f"\n{options.command}: interrupted", file=sys.stderr)
         return 130
 
 
