@@ -1,0 +1,158 @@
+"""The documents tell the truth: their configurations are valid, whole and at the real defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import p2pd.app.config
+from p2pd.app.config import NodeConfig
+from p2pd.app.metrics import Metrics
+from p2pd.app.settings import parse
+from seeder.config import SeederConfig
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+DOCUMENTS = [README, *sorted((ROOT / "docs").glob("*.md"))]
+
+OURS: dict[str, type] = {"/etc/p2pd/p2pd.toml": NodeConfig, "/etc/p2pd/seeder.toml": SeederConfig}
+REFERENCE = "every key, with its default"
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A TOML block of a document; its first line is a comment that begins with the file's path."""
+
+    place: str
+    title: str
+    text: str
+
+    @property
+    def path(self) -> str:
+        return re.split(r"[:\s]", self.title)[0]
+
+
+def blocks() -> list[Block]:
+    found = []
+    for document in DOCUMENTS:
+        text = document.read_text()
+        for match in re.finditer(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            line = text.count("\n", 0, match.start()) + 1
+            title = match[1].partition("\n")[0].removeprefix("# ")
+            found.append(Block(f"{document.name}:{line}", title, match[1]))
+    return found
+
+
+BLOCKS = blocks()
+
+
+def reference(path: str) -> Block:
+    [block] = [block for block in BLOCKS if block.path == path and REFERENCE in block.title]
+    return block
+
+
+def keys(cls: type[Any]) -> Iterator[str]:
+    """Every key that a configuration class reads, dotted; entries of a table as `*`."""
+    for field in dataclasses.fields(cls):
+        if "section" in field.metadata:
+            yield from (f"{field.name}.{key}" for key in keys(field.metadata["section"]))
+        elif "table" in field.metadata:
+            entry = p2pd.app.config._UpstreamEntry
+            yield from (f"{field.name}.*.{key}" for key in keys(entry))
+        else:
+            yield field.name
+
+
+def written(document: dict[str, Any]) -> Iterator[str]:
+    for section, table in document.items():
+        for key, value in table.items():
+            yield from (
+                [f"{section}.{key}"] if not isinstance(value, dict) else (f"{section}.*.{k}" for k in value)
+            )
+
+
+def test_there_are_blocks_of_every_kind() -> None:
+    assert {block.path for block in BLOCKS} >= {
+        *OURS,
+        "/etc/containerd/config.toml",
+        "/etc/containerd/certs.d/_default/hosts.toml",
+        "/etc/containers/registries.conf.d/p2pd.conf",
+    }
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.place)
+def test_every_toml_block_is_valid(block: Block) -> None:
+    document = tomllib.loads(block.text)
+    mirror = str(NodeConfig().mirror.listen)
+    if block.path in OURS:
+        parse(block.text.encode(), OURS[block.path], block.place)
+    elif block.path.endswith("/hosts.toml"):
+        [(host, table)] = document["host"].items()
+        assert host == f"http://{mirror}"
+        assert table == {"capabilities": ["pull", "resolve"]}
+    elif block.path == "/etc/containerd/config.toml":
+        [plugin] = document["plugins"].values()
+        assert plugin["registry"] == {"config_path": "/etc/containerd/certs.d"}
+    else:
+        assert block.path == "/etc/containers/registries.conf.d/p2pd.conf", "a block says what file it is"
+        [registry] = document["registry"]
+        assert registry["mirror"] == [{"location": f"{mirror}/{registry['location']}", "insecure": True}]
+
+
+@pytest.mark.parametrize("path", OURS)
+def test_the_reference_has_every_key_and_the_real_defaults(path: str) -> None:
+    block, cls = reference(path), OURS[path]
+    assert set(written(tomllib.loads(block.text))) == set(keys(cls))
+    assert parse(block.text.encode(), cls) == cls()
+
+
+def test_a_missing_key_would_be_noticed() -> None:
+    found = set(keys(NodeConfig))
+    assert {"node.site", "lan.interfaces", "upstreams.*.ca_file", "log.format"} <= found
+    assert len(found) == 17
+
+
+def test_every_metric_is_documented_and_every_documented_metric_exists() -> None:
+    told = set(re.findall(r"`(p2pd_[a-z_]+)(?:\{[a-z,]+\})?`", (ROOT / "docs" / "operating.md").read_text()))
+    real = set()
+    for family in Metrics().registry.collect():
+        real.add(f"{family.name}_total" if family.type == "counter" else family.name)
+    assert told == real
+
+
+def test_documented_log_lines_are_written_somewhere() -> None:
+    sources = "".join(
+        path.read_text() for package in ("p2pd", "seeder") for path in (ROOT / package).rglob("*.py")
+    )
+    lines = (ROOT / "docs" / "operating.md").read_text().partition("## Log lines")[2].splitlines()
+    events = [
+        event
+        for line in lines
+        if line.startswith("| `")
+        for event in re.findall(r"`([^`]+)`", line.split("|")[1])
+    ]
+    assert len(events) > 15
+    assert [event for event in events if f'"{event}"' not in sources] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_and_source_files_exist(document: Path) -> None:
+    text = document.read_text()
+    targets = [link.partition("#")[0] for link in re.findall(r"\]\((?!https?:)([^)#][^)]*)\)", text)]
+    assert [target for target in targets if not (document.parent / target).exists()] == []
+    files = re.findall(r"`((?:p2pd|seeder|benchmarks|tests|packaging)/[\w/.]+)`", text)
+    assert [file for file in files if not (ROOT / file).exists()] == []
+
+
+def test_every_dependency_is_explained() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = [re.split(r"[><=]", line)[0] for line in project["dependencies"]]
+    assert len(names) >= 10
+    assert [name for name in names if f"| {name} |" not in page] == []
