@@ -56,6 +56,8 @@ async def run_daemon(
 
     Raises P2pdError where it cannot start: state directory, ports.
     """
+    for warning in config.warnings():
+        log.warning("config.doubtful", reason=warning)
     metrics = Metrics()
     state_dir = Path(config.node.state_dir)
     node_id = await trio.to_thread.run_sync(load_node_id, state_dir)
@@ -76,7 +78,7 @@ async def run_daemon(
         nursery.start_soon(shelf.tend)
         control = await nursery.start(network.run, config.lan.control.host, config.lan.control.port)
         for address in config.lan.peers:
-            network.add_address(address.host, address.port)
+            network.add_address(address.host, address.port, is_static=True)
         if config.lan.multicast:
             nursery.start_soon(_discover, config, node_id, engine.port, control[1], network)
         content = NodeContent(site, transfers, small, tags)
