@@ -53,7 +53,7 @@ mount -t proc proc /proc
 mount -t tmpfs tmpfs /run
 mkdir /run/netns
 mkdir "$1/site"
-if [ "$2" = memory ]; then mount -t tmpfs -o size=90% tmpfs "$1/site"; fi
+if [ "$2" = memory ]; then mount -t tmpfs -o size=90%,huge=always tmpfs "$1/site"; fi
 ip link set lo up
 echo "$pid" >"$1/pid.new"
 mv "$1/pid.new" "$1/pid"

@@ -152,7 +152,8 @@ class Node:
 
     def prepare_fetch(self, ref: str, client: str = "fetch") -> PendingFetch:
         """A `ctr content fetch` (client "fetch") or `ctr images pull` ("pull"), held at the gate."""
-        command: list[str | Path] = ["ctr", "--address", self._socket]
+        # --debug: without it ctr draws progress by asking containerd for its state ten times a second.
+        command: list[str | Path] = ["ctr", "--debug", "--address", self._socket]
         command += ["content", "fetch"] if client == "fetch" else ["images", "pull"]
         command += ["--hosts-dir", self.home / "certs.d"]
         if client != "fetch":

@@ -21,7 +21,7 @@ from p2pd.app.meeting import Meeting
 from p2pd.app.site import Site
 from p2pd.decide.bits import bits_to_bytes, bytes_to_bits, mask_of
 from p2pd.decide.plan import FetchPlan, Way
-from p2pd.model.errors import Denied, NotFound, P2pdError, RateLimited, Unavailable, WrongContent
+from p2pd.model.errors import Denied, NotFound, P2pdError, RateLimited, Unavailable, WrongContent, fresh
 from p2pd.model.layout import SEGMENT, Layout, SegmentMeta
 from p2pd.model.messages import Progress, SegmentReady
 from p2pd.model.reference import Repository
@@ -41,8 +41,11 @@ STALL_WITHOUT_SOURCE = 8.0
 DRIP = 1.0
 """Seconds after which single pieces are delivered although their segment is not whole yet."""
 
-REPORT_EVERY = 0.3
-HEARTBEAT = 1.0
+REPORT_EVERY = 0.7
+HEARTBEAT = 2.0
+_REFUSALS = (NotFound, Denied, RateLimited, WrongContent)
+"""Faults that asking again in a moment does not mend: the last source's refusal is the client's answer."""
+
 TICK = 1.0
 """Longest time between two decisions: how late a change of the WAN's health is noticed."""
 
@@ -75,7 +78,7 @@ class Transfer:
         self._changed = trio.Event()
         self._alive_at = trio.current_time()
         self._lead_scope: trio.CancelScope | None = None
-        self._last_fault: P2pdError | None = None
+        self.last_fault: P2pdError | None = None
 
     # For the peer service.
 
@@ -208,9 +211,12 @@ class Transfer:
 
     def _check_stall(self, now: float) -> None:
         has_source = self.plan.way is not Way.NONE or any(self.plan.members) or any(self.plan.holders)
+        if not has_source and not self.live.is_set() and isinstance(self.last_fault, _REFUSALS):
+            self.fail(fresh(self.last_fault))
+            return
         allowed = STALL if has_source else STALL_WITHOUT_SOURCE
         if now - self._alive_at > allowed:
-            reason = f" (last: {self._last_fault})" if self._last_fault else ""
+            reason = f" (last: {self.last_fault})" if self.last_fault else ""
             self.fail(Unavailable(f"no source brought a byte of {self.digest} for {allowed:.0f} s{reason}"))
 
     def work_on(self, index: int) -> None:
@@ -276,8 +282,9 @@ class Transfer:
             segment.add_piece_nowait(cut.piece, data)
 
     def _note_fault(self, error: P2pdError) -> None:
-        self._last_fault = error
+        self.last_fault = error
         log.info("transfer.fault", digest=str(self.digest), reason=str(error))
+        self.poke()
 
     # The LAN plane.
 
@@ -396,7 +403,8 @@ class Transfer:
             if progress != told or now - told_at >= HEARTBEAT:
                 self._tell_members(progress)
                 told, told_at = progress, now
-            await trio.sleep(REPORT_EVERY)
+            # On a common grid: what all transfers of this node have to say goes out in one packet a peer.
+            await trio.sleep_until((now // REPORT_EVERY + 1) * REPORT_EVERY)
             with trio.move_on_at(told_at + HEARTBEAT):
                 await changed.wait()
 
