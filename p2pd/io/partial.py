@@ -148,6 +148,10 @@ class FilePartial:
             return
         self._work = None
         self.fail(Unavailable(f"the transfer of {self._digest} was stopped"))
+        if not self._published and not self._hasher.piece_count:
+            # Nothing to resume: what no source ever gave must leave nothing behind.
+            with contextlib.suppress(OSError), trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._discard)
         self._on_close(self)
 
     # Readers

@@ -215,11 +215,21 @@ async def test_rotten_assembly_is_cut_at_the_last_good_piece(store: FileStore, t
 
 
 async def test_assembly_of_another_size_is_dropped(store: FileStore, tmp_path: Path) -> None:
-    for size in (1000, 2000):
+    sizes = (1000 * KIB, 2000 * KIB)
+    for size in sizes:
         partial = await store.begin(digest_of(b"x"), size)
+        await partial.append(b"x" * 256 * KIB)
         await partial.aclose()
     names = {path.name for path in (tmp_path / "partial").iterdir()}
-    assert names == {f"{digest_of(b'x').hex}.2000", f"{digest_of(b'x').hex}.2000.pieces"}
+    name = f"{digest_of(b'x').hex}.{sizes[-1]}"
+    assert names == {name, f"{name}.pieces"}
+
+
+async def test_assembly_that_got_nothing_leaves_nothing(store: FileStore, tmp_path: Path) -> None:
+    partial = await store.begin(digest_of(b"x"), 1000 * KIB)
+    await partial.append(b"less than a piece, which no journal vouches for")
+    await partial.aclose()
+    assert list((tmp_path / "partial").iterdir()) == []
 
 
 async def test_second_user_is_refused_in_one_line(store: FileStore, tmp_path: Path) -> None:
