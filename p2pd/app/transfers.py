@@ -61,7 +61,8 @@ class Transfers:
         if transfer.failure is not None:
             raise fresh(transfer.failure)
         if not transfer.live.is_set():
-            raise Unavailable(f"no source for {digest} is live after {SOURCE_DEADLINE:.0f} s")
+            reason = f" (last: {transfer.last_fault})" if transfer.last_fault else ""
+            raise Unavailable(f"no source for {digest} is live after {SOURCE_DEADLINE:.0f} s{reason}")
         return transfer
 
     async def _start(self, repository: Repository, digest: Digest, size: int) -> Transfer:
