@@ -172,9 +172,10 @@ class Node:
         total = 0
         for place in (self._store / "blobs" / "sha256", self._store / "ingest"):
             try:
-                for entry in os.scandir(place):
-                    path = Path(entry.path) / "data" if entry.is_dir() else Path(entry.path)
-                    total += path.stat().st_size
+                with os.scandir(place) as entries:
+                    for entry in entries:
+                        path = Path(entry.path) / "data" if entry.is_dir() else Path(entry.path)
+                        total += path.stat().st_size
             except FileNotFoundError:
                 continue  # not begun, or committed while we looked
         return total
