@@ -9,10 +9,10 @@ every node applies to its own view of the swarm:
    most `FETCHERS` of the members that can reach a seeder. Lowest first, within `LOOKAHEAD` segments
    of the first incomplete one, and among the next few that the site lacks (`Pace.ahead`).
 3. Nobody takes over early: a second download of the same bytes costs everyone. The next in rank may
-   take over a stripe that has been due or claimed for `patience` while the site was getting on; the
-   lowest missing one also when nothing came to the site for that long (so that a WAN that is cut
-   costs one stripe, not one a node). Each further `patience` admits one more in rank.
-4. A node whose claim was overtaken ranks last, and its claims count for nothing, for
+   take over a stripe that was due or claimed, and passed by a higher one, for `patience` while the
+   site was getting on; the lowest missing one also when nothing came to the site for that long (so
+   that a WAN that is cut costs one stripe, not one a node). Each further `patience` admits one more.
+4. A node whose claim was overtaken by a much later one ranks last, and its claims count for nothing, for
    `DEMOTED` times `patience`: a slow node costs a delay now and then, not one for every stripe.
 5. Where no member reaches a seeder, one leads: it pulls the blob from the origin in order
    (p2pd.decide.election).
@@ -20,6 +20,7 @@ every node applies to its own view of the swarm:
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -41,6 +42,7 @@ LOOKAHEAD = 3
 DEMOTED = 4
 SETTLE = 0.5
 _SOONEST = 0.01
+_OVERTAKEN = 0.6
 
 
 class Way(StrEnum):
@@ -86,7 +88,10 @@ class FetchPlan:
         self._members: dict[str, _Member] = {}
         self._holders: set[str] = set()
         self._all = mask_of(range(layout.stripe_count))
-        self._known = have
+        self._known = self._seen = have
+        # Each new highest stripe that the site had, with the site's clock then; both ascend.
+        self._heights: list[int] = []
+        self._height_clocks: list[float] = []
         self._offered = 0
         self._claims = Claims(me)
         self._seeder_ranking = Ranking(object_key(f"fetchers {digest}"))
@@ -96,6 +101,7 @@ class FetchPlan:
         self._hold_until = now
         self._pace = Pace(now)
         self._lan = LanTrust(now)
+        self._window_of = (-1, 0)
         self._election = Election(digest, me)
         if way is Way.SEEDER:
             self._enrol(me)
@@ -114,15 +120,20 @@ class FetchPlan:
             self._trust(node)
         if (have | claimed) & ~(member.have | member.claimed):
             member.active_at = now
-        if (have | claimed) & ~(self._known | self.claimed):
-            self._election.contributed(node, now)
+        if have & ~self._known:
+            self._election.brought(node, now)
+        elif claimed & ~self._seen:
+            self._election.moved(now)
+        self._seen |= have | claimed
         shrank, flew = bool(member.have & ~have), member.flying
         member.have, member.claimed = have, claimed
-        self._offered = self._offer_of_members() if shrank else self._offered | self._given_by(node)
+        offered = self._offer_of_members() if shrank else self._offered | self._given_by(node)
         self._came(have, now)
         if flew != member.flying:
             self._note_claims(node, flew, member, now)
-        self._see_lan(now)
+        if offered != self._offered:
+            self._offered = offered
+            self._see_lan(now)
 
     def _note_claims(self, node: str, flew: int, member: _Member, now: float) -> None:
         flying, since = member.flying, self._pace.since(now)
@@ -309,7 +320,7 @@ class FetchPlan:
                 first = order.pop(0)
                 owed[stripe] = known = self._owed_since(stripe, first, now)
                 since = known[1]
-            late_at, admitted = self._lateness(since, now, lowest=lowest)
+            late_at, admitted = self._lateness(stripe, since, now, lowest=lowest)
             is_own = not claimants and known[0] == self._me
             if len(fetch) < room and (is_own or self._me in self._admitted(order, admitted)):
                 fetch.append(stripe)
@@ -327,15 +338,25 @@ class FetchPlan:
         known = self._owed.get(stripe)
         return known if known is not None and known[0] == owner else (owner, self._pace.since(now))
 
-    def _lateness(self, since: Since, now: float, *, lowest: bool) -> tuple[float, int]:
-        """When a stripe will next be late by another `patience`, and by how many it is now."""
+    def _lateness(self, stripe: int, since: Since, now: float, *, lowest: bool) -> tuple[float, int]:
+        """When a stripe will next be late by another `patience`, and by how many it is now.
+
+        Only a stripe that a higher one has overtaken is late: a seeder that is still pulling the
+        blob gives it in order, and whoever asked for a stripe further on has to wait its turn.
+        """
         patience = self._pace.patience
-        admitted = int((self._pace.clock(now) - since.clock) / patience)
+        passed = self._passed_at(stripe)
+        admitted = 0 if passed is None else int((self._pace.clock(now) - max(since.clock, passed)) / patience)
         if lowest:
             quiet = now - max(since.at, self._pace.came_at)
             admitted = max(admitted, int(quiet / patience))
         waited = max(0.0, now - since.at)
         return now + patience - waited % patience, admitted
+
+    def _passed_at(self, stripe: int) -> float | None:
+        """The site's clock when a stripe above this one first came; None while none has."""
+        at = bisect_right(self._heights, stripe)
+        return self._height_clocks[at] if at < len(self._heights) else None
 
     def _admitted(self, order: list[str], admitted: int) -> list[str]:
         """Who may take over. Past the fetchers anybody may, else their failure would be the site's."""
@@ -384,14 +405,20 @@ class FetchPlan:
             self._overtake(stripe, since.at, now)
 
     def _overtake(self, stripe: int, began: float, now: float) -> None:
-        if self._claims.overtake(stripe, began, now + DEMOTED * self._pace.patience):
+        patience = self._pace.patience
+        if self._claims.overtake(stripe, began - _OVERTAKEN * patience, now + DEMOTED * patience):
             self._ranks.clear()
 
     def _came(self, have: int, now: float) -> None:
         fresh = have & ~self._known
         if fresh:
             self._known |= fresh
+            self._seen |= fresh
             self._pace.came(fresh.bit_count(), now)
+            height = fresh.bit_length() - 1
+            if not self._heights or height > self._heights[-1]:
+                self._heights.append(height)
+                self._height_clocks.append(self._pace.clock(now))
 
     def _mute(self, now: float) -> None:
         wanted = self._window_mask() & ~self.have
@@ -427,11 +454,14 @@ class FetchPlan:
         return offer
 
     def _window_mask(self) -> int:
-        window = self.window()
-        if not window:
-            return 0
-        first, last = self.layout.stripes_of(window[0]), self.layout.stripes_of(window[-1])
-        return mask_of(range(first.start, last.stop))
+        if self.have != self._window_of[0]:
+            window = self.window()
+            mask = 0
+            if window:
+                first, last = self.layout.stripes_of(window[0]), self.layout.stripes_of(window[-1])
+                mask = mask_of(range(first.start, last.stop))
+            self._window_of = (self.have, mask)
+        return self._window_of[1]
 
     def _see_lan(self, now: float) -> None:
         self._lan.owes(bool(self._offer() & self._window_mask() & ~self.have), now)
