@@ -5,7 +5,8 @@ Rules that hold here:
   thread that has begun is never abandoned, so a cancelled call leaves frontier and hashes in step.
 - The journal beside the file has the checksums of its whole pieces. What it does not vouch for is
   cut off when the assembly is resumed: after a power cut the file's tail may be anything.
-- Readers get the piece with the last byte only once the whole sha256 was right.
+- Readers get the piece with the last byte only once the whole sha256 was right; the blob counts as
+  held only once it is durable, too.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class FilePartial:
         self._on_commit, self._on_close = on_commit, on_close
         self._layout = Layout(self._size)
         self._error: P2pdError | None = None
+        self._verified = False
         self._committed = False
         self._published = False
         self._unsure = False
@@ -123,6 +125,9 @@ class FilePartial:
             with disk_errors(f"drop the wrong bytes of {self._digest}"), trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self._discard)
             raise wrong
+        # Readers need not wait for the disk: whether it keeps the blob does not change the bytes.
+        self._verified = True
+        self._growth.unpark_all()
         with disk_errors(f"store {self._digest} ({self._size} bytes)"):
             await trio.to_thread.run_sync(self._publish, work)
         self._committed = True
@@ -200,7 +205,7 @@ class FilePartial:
             position += len(data)
 
     def _readable(self) -> int:
-        if self._committed or self._size == 0:
+        if self._verified or self._size == 0:
             return self._size
         return min(self._frontier, self._layout.stripe(self._layout.stripe_count - 1).start)
 
