@@ -244,8 +244,14 @@ class _Registry:
                 await response.start()
 
             nursery.start_soon(start_in_time)
-            await self._copy(request, blob, body, response)
+            failure: Exception | None = None
+            try:
+                await self._copy(request, blob, body, response)
+            except Exception as error:
+                failure = error  # raised outside: the nursery would wrap it in a group
             nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
 
     async def _copy(self, request: BlobRequest, blob: Blob, body: ByteRange, response: _Response) -> None:
         began, sent = trio.current_time(), 0

@@ -245,6 +245,24 @@ async def test_a_source_that_is_slow_to_begin_gets_its_headers_in_time() -> None
     assert blob.open_streams == 0
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (errors.WrongContent("another size"), 502, "DIGEST_INVALID"),
+        (errors.RateLimited("slow", 7), 503, "TOOMANYREQUESTS"),
+    ],
+)
+async def test_a_source_that_fails_at_once_says_why(error: Exception, status: int, code: str) -> None:
+    content = MemoryContent()
+    digest, blob = content.add_blob(DATA)
+    blob.error = error
+    with structlog.testing.capture_logs() as logs:
+        async with mirror(content) as client:
+            answer = await client.get(f"/v2/a/blobs/{digest}")
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (status, code)
+    assert not [line for line in logs if line["log_level"] == "error"]
+
+
 async def test_a_source_that_fails_at_once_is_a_503() -> None:
     content = MemoryContent()
     digest, blob = content.add_blob(DATA)
