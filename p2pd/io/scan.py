@@ -69,7 +69,9 @@ def _scan_shard(shard: Path, places: Places, files: Files, index: dict[Digest, i
                 (found if name == entry.name else sidecars)[digest] = entry.stat().st_size
     for digest, size in found.items():
         length = sidecars.pop(digest, None)
-        if size > SMALL_BLOB and length is not None and length != PieceTable.encoded_size(size):
+        # A small blob has no sidecar, so one that has is the rest of a large one.
+        fits = size > SMALL_BLOB and length == PieceTable.encoded_size(size)
+        if length is not None and not fits:
             # Either of the two is wrong. The sidecar has a checksum, so it can say which.
             table = PieceTable.decode(places.sidecar(digest).read_bytes())
             _remove(files, places.sidecar(digest))
