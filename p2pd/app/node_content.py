@@ -48,7 +48,7 @@ class NodeContent:
         return Manifest(manifest.descriptor, body, stale)
 
     async def blob(self, repository: Repository, digest: Digest) -> Blob:
-        held = await self._site.store.open(digest)
+        held = await self._held(digest)
         if held is not None:
             return _Counted(held, self._site)
         running = self._transfers.running(digest)
@@ -59,6 +59,14 @@ class NodeContent:
             )
         transfer = await self._transfers.obtain(repository, digest, size)
         return _Counted(transfer.partial, self._site)
+
+    async def _held(self, digest: Digest) -> Blob | None:
+        """The blob from the store. A small one is checked before it is promised: rot is then unseen."""
+        size = self._site.store.size_of(digest)
+        if size is None or size > SMALL_BLOB:
+            return await self._site.store.open(digest)
+        body = await self._site.store.read(digest)
+        return None if body is None else _Bytes(body)
 
     async def tags(self, repository: Repository, query: str) -> bytes:
         return await self._site.wan.tags(repository, query)
