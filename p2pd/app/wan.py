@@ -182,8 +182,8 @@ class Wan:
         """Keep the rung's health and say when it steps down or up."""
         try:
             yield
-        except (NotFound, Denied):
-            raise
+        except (NotFound, Denied, WrongContent):
+            raise  # It answered: one bad image must not cost the others their source.
         except OriginFault as error:
             retry_after = error.retry_after if isinstance(error, RateLimited) else None
             self._metrics.wan_failures.labels(rung.name).inc()
