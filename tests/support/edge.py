@@ -69,7 +69,7 @@ class Edge:
             nursery = await stack.enter_async_context(trio.open_nursery())
             service, metrics = PeerService(), Metrics()
             peers = self.lan.join(node_id, service, "127.0.0.1", engine.port)
-            stack.callback(lambda: node_id in self.lan.nodes and self.lan.leave(node_id))
+            stack.callback(self._leave, node_id)
             wan = Wan([("seeder", self.seeder)] if seeder else [], self.origin if origin else None, metrics)
             site = Site(node_id, peers, store, Shelf(engine, store), wan, metrics)
             transfers = Transfers(site, nursery)
@@ -78,6 +78,10 @@ class Edge:
             content = NodeContent(site, transfers, small, tags)
             task_status.started(Node(node_id, content, site, transfers, nursery.cancel_scope))
             await trio.sleep_forever()
+
+    def _leave(self, node_id: str) -> None:
+        if node_id in self.lan.nodes:
+            self.lan.leave(node_id)
 
 
 @asynccontextmanager
