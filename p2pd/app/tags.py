@@ -24,6 +24,14 @@ log = structlog.get_logger()
 FRESH_FOR = 2.0
 """Seconds an answer serves without being asked again: a client's HEAD and GET, a site's burst."""
 
+CONFIRM_WITHIN = 6.0
+"""Seconds until memory, where there is one, answers instead: the front end gives up after 9, and the
+manifest has to be found in them too."""
+
+HURRIED_FOR = 5.0
+CONFIRM_HURRIED = 1.0
+"""After an answer from memory the next ones wait no longer than this, for `HURRIED_FOR` seconds."""
+
 OWNER_DEADLINE = 4.0
 MEMORY_DEADLINE = 1.0
 
@@ -37,21 +45,42 @@ class Tags:
         self._site = site
         self._fresh: dict[Key, tuple[Descriptor, float]] = {}
         self._flights: Flights[Key, Descriptor] = Flights()
+        self._hurried_until = float("-inf")
 
     async def resolve(self, repository: Repository, tag: Tag) -> tuple[Descriptor, bool]:
         """The descriptor and whether it is stale (nobody upstream could be asked). Raises P2pdError."""
-        try:
-            return await self._confirm(repository, tag), False
-        except (NotFound, Denied):
-            raise
-        except P2pdError as error:
-            record = await self._remembered(repository, tag)
+        confirmed: list[Descriptor] = []
+        faults: list[P2pdError] = []
+        done = trio.Event()
+
+        async def confirm() -> None:
+            try:
+                confirmed.append(await self._confirm(repository, tag))
+            except P2pdError as error:
+                faults.append(error)
+            done.set()
+
+        record = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(confirm)
+            hurried = trio.current_time() < self._hurried_until
+            with trio.move_on_after(CONFIRM_HURRIED if hurried else CONFIRM_WITHIN):
+                await done.wait()
+            if not confirmed and not any(isinstance(fault, NotFound | Denied) for fault in faults):
+                record = await self._remembered(repository, tag)
             if record is None:
-                raise
-            age = time.time() - record.confirmed_at
-            self._site.metrics.stale_tags.inc()
-            log.warning("tag.stale", tag=f"{repository}:{tag}", age_s=round(age), reason=str(error))
-            return record.descriptor, True
+                await done.wait()
+            nursery.cancel_scope.cancel()
+        if confirmed:
+            return confirmed[0], False
+        if record is None or (faults and isinstance(faults[0], NotFound | Denied)):
+            raise faults[0]
+        self._hurried_until = trio.current_time() + HURRIED_FOR
+        age = time.time() - record.confirmed_at
+        self._site.metrics.stale_tags.inc()
+        reason = str(faults[0]) if faults else "the WAN gave no answer in time"
+        log.warning("tag.stale", tag=f"{repository}:{tag}", age_s=round(age), reason=reason)
+        return record.descriptor, True
 
     async def answer_peer(self, message: Resolve) -> Resolved:
         """What a peer is told: the upstream's word (as the tag's owner), or what is remembered."""
@@ -107,8 +136,13 @@ class Tags:
 
     async def _remembered(self, repository: Repository, tag: Tag) -> TagRecord | None:
         """The newest answer that this node or any live peer remembers."""
-        own = await self._site.store.tag(repository, tag)
-        records = [] if own is None else [own]
+        records = []
+        try:
+            own = await self._site.store.tag(repository, tag)
+        except P2pdError as error:
+            log.warning("tag.not_read", tag=f"{repository}:{tag}", reason=str(error))
+        else:
+            records = [] if own is None else [own]
 
         async def ask(peer: Peer) -> None:
             message = Resolve(repository, tag, upstream=False)
