@@ -8,8 +8,8 @@ where the site stands.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 import trio
@@ -74,16 +74,19 @@ async def _stream(transfer: Transfer, stop: int) -> None:
             raise WrongContent(f"the origin says {stream.size} bytes for {transfer.digest}")
         transfer.bytes_came(0)
         skip = partial.frontier - stream.start
-        async for chunk in stream.chunks:
-            transfer.bytes_came(len(chunk))
-            fresh = chunk[skip:][: stop - partial.frontier]
-            skip = max(0, skip - len(chunk))
-            if fresh:
-                before = partial.frontier
-                await partial.append(bytes(fresh))
-                _publish(transfer, before, partial.frontier)
-            if partial.frontier >= stop:
-                return
+        with _claiming(transfer) as claim:
+            async for chunk in stream.chunks:
+                transfer.bytes_came(len(chunk))
+                transfer.site.metrics.wan_bytes.labels("origin").inc(len(chunk))
+                fresh = chunk[skip:][: stop - partial.frontier]
+                skip = max(0, skip - len(chunk))
+                if fresh:
+                    before = partial.frontier
+                    await partial.append(bytes(fresh))
+                    claim()
+                    _publish(transfer, before, partial.frontier)
+                if partial.frontier >= stop:
+                    return
     raise Unavailable(f"the origin ended {transfer.digest} at byte {partial.frontier} of {stop}")
 
 
@@ -92,6 +95,35 @@ async def _opened(transfer: Transfer, start: int, stop: int) -> AsyncIterator[Bl
     until = None if stop == transfer.layout.size else stop
     async with transfer.site.wan.origin_stream(transfer.repository, transfer.digest, start, until) as stream:
         yield stream
+
+
+@contextmanager
+def _claiming(transfer: Transfer) -> Iterator[Callable[[], None]]:
+    """Claim the stripe at the frontier, and the next one whenever that has moved on.
+
+    The site then sees that the blob is on its way, long before a first segment is whole.
+    """
+    plan, length = transfer.plan, transfer.layout.piece_length
+    current: int | None = None
+
+    def claim() -> None:
+        nonlocal current
+        now, at = trio.current_time(), min(transfer.partial.frontier, transfer.layout.size - 1) // length
+        if at == current:
+            return
+        if current is not None:
+            for stripe in range(current, at):
+                plan.received(stripe, now)
+        current = at
+        plan.started(at, now)
+        transfer.poke()
+
+    claim()
+    try:
+        yield claim
+    finally:
+        if current is not None and current in plan.in_flight:
+            plan.failed(current, trio.current_time(), 0)
 
 
 def _publish(transfer: Transfer, before: int, after: int) -> None:

@@ -109,6 +109,9 @@ class Transfer:
         else:
             claimed = bytes_to_bits(progress.claimed, count)
             self.plan.member_progress(node, have, claimed, Way(progress.wan), now)
+            if have | claimed:
+                # It is coming, if only by and by: a leader's first segment may take long on a slow WAN.
+                self.live.set()
         self.poke()
 
     def learn_meta(self, meta: SegmentMeta, *, announce: bool) -> None:
@@ -215,7 +218,7 @@ class Transfer:
             self.fail(fresh(self.last_fault))
             return
         allowed = STALL if has_source else STALL_WITHOUT_SOURCE
-        if now - self._alive_at > allowed:
+        if now - max(self._alive_at, self.plan.site_moved_at) > allowed:
             reason = f" (last: {self.last_fault})" if self.last_fault else ""
             self.fail(Unavailable(f"no source brought a byte of {self.digest} for {allowed:.0f} s{reason}"))
 
