@@ -8,20 +8,17 @@ from p2pd.decide.pace import Since
 
 __all__ = ["Claims"]
 
-_WELL_BEFORE = 1.0
-"""Seconds by which a claim must be the older one to count as overtaken: notices are late by less."""
-
 
 class Claims:
-    """Claims of the other members, and the node's own for comparison.
+    """Claims of the other members.
 
-    A member is overtaken when a stripe that it had claimed comes from one that claimed it later.
+    One is overtaken when a stripe that it had claimed comes from a node that claimed it much later.
+    A node never thinks that of itself: views differ, and where it stood back and the others did not
+    know, nobody would fetch.
     """
 
-    def __init__(self, me: str) -> None:
-        self._me = me
+    def __init__(self) -> None:
         self._of: dict[int, dict[str, Since]] = {}
-        self._own: dict[int, float] = {}
         self._overtaken: dict[str, float] = {}
 
     @property
@@ -43,12 +40,6 @@ class Claims:
     def begin(self, stripe: int, node: str, since: Since) -> None:
         self._of.setdefault(stripe, {})[node] = since
 
-    def begin_own(self, stripe: int, now: float) -> None:
-        self._own[stripe] = now
-
-    def end_own(self, stripe: int) -> None:
-        self._own.pop(stripe, None)
-
     def end(self, stripe: int, node: str) -> Since | None:
         """A claim ended, in the stripe or without it; since when it was, if it was known."""
         claims = self._of.get(stripe, {})
@@ -57,11 +48,9 @@ class Claims:
             self._of.pop(stripe, None)
         return since
 
-    def overtake(self, stripe: int, began: float, until: float) -> bool:
-        """A claim made at `began` ended in the stripe. True where that overtook somebody, until then."""
-        late = [n for n, since in self._of.get(stripe, {}).items() if since.at < began - _WELL_BEFORE]
-        if self._own.get(stripe, began) < began - _WELL_BEFORE:
-            late.append(self._me)
+    def overtake(self, stripe: int, before: float, until: float) -> bool:
+        """A stripe came: claims of it made `before` are overtaken, until then. True where there are any."""
+        late = [n for n, since in self._of.get(stripe, {}).items() if since.at < before]
         for node in late:
             self._overtaken[node] = until
         return bool(late)

@@ -26,13 +26,17 @@ class Election:
         self.moved_at = float("-inf")
         self._key = object_key(f"lead {digest}")
         self._me = me
-        self._contributed_at: dict[str, float] = {}
+        self._brought_at: dict[str, float] = {}
         self._began: float | None = None
         self._leading_since: float | None = None
 
-    def contributed(self, node: str, now: float) -> None:
-        """A member has, or fetches, what nobody on the site had."""
-        self.moved_at = self._contributed_at[node] = now
+    def brought(self, node: str, now: float) -> None:
+        """A member has what nobody on the site had."""
+        self.moved_at = self._brought_at[node] = now
+
+    def moved(self, now: float) -> None:
+        """Somebody began to fetch what nobody did. A leader that hangs can say that too."""
+        self.moved_at = now
 
     def stand_down(self) -> None:
         """This node does not lead now, for whatever reason."""
@@ -46,7 +50,7 @@ class Election:
         better = rank[: rank.index(self._me)]
         since = self._leading_since
         if since is not None:
-            leads = all(self._contributed_at.get(node, since) <= since for node in better)
+            leads = all(self._brought_at.get(node, since) <= since for node in better)
         else:
             leads = len(better) <= int((now - max(self.moved_at, self._began)) / LEAD_PATIENCE)
         if leads and since is None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 __all__ = ["Pace", "Since"]
 
-_AT_FIRST = (1.0, 8.0)
+_AT_FIRST = (1.0, 5.0)
 _TOOK_AT_FIRST = 7.0
 _PATIENCE_BOUNDS = (2.0, 60.0)
 _AHEAD_SECONDS = 1.5
@@ -14,6 +14,7 @@ _AHEAD_BOUNDS = (3, 64)
 _KEPT = 0.97
 _TOOK_WEIGHT = 0.2
 _PATIENCE = 3
+_LONGEST_GAP = 2.0
 
 
 class Since(NamedTuple):
@@ -38,7 +39,8 @@ class Pace:
         clock = self.clock(now)
         # Sums, for stripes that share a link end together: their gaps are none, none, none and a long one.
         kept = _KEPT**stripes
-        self._time = self._time * kept + clock - self._clock
+        gap = min(now - self.came_at, _LONGEST_GAP + 8 * self.seconds)
+        self._time = self._time * kept + gap
         self._stripes = self._stripes * kept + stripes
         self._clock, self.came_at = clock, now
 

@@ -93,7 +93,8 @@ class FetchPlan:
         self._heights: list[int] = []
         self._height_clocks: list[float] = []
         self._offered = 0
-        self._claims = Claims(me)
+        self._is_offer_stale = False
+        self._claims = Claims()
         self._seeder_ranking = Ranking(object_key(f"fetchers {digest}"))
         self._fetchers: list[str] = []
         self._ranks: dict[int, list[str]] = {}
@@ -162,7 +163,7 @@ class FetchPlan:
         if member is not None:
             for stripe in iter_bits(member.flying):
                 self._claims.end(stripe, node)
-            self._offered = self._offer_of_members()
+            self._is_offer_stale = True
 
     def way_changed(self, way: Way, now: float) -> None:
         """This node's own way over the WAN became another."""
@@ -177,11 +178,9 @@ class FetchPlan:
     def started(self, stripe: int, now: float) -> None:
         """This node began to fetch a stripe."""
         self.in_flight[stripe] = now
-        self._claims.begin_own(stripe, now)
 
     def received(self, stripe: int, now: float) -> None:
         """All bytes of a stripe came over the WAN; they are not verified yet."""
-        self._claims.end_own(stripe)
         started = self.in_flight.pop(stripe, None)
         if started is not None:
             self._pace.took(now - started)
@@ -204,7 +203,6 @@ class FetchPlan:
     def failed(self, stripe: int, now: float, retry_after: float) -> None:
         """A fetch of this node failed; it begins no other for `retry_after` seconds."""
         self.in_flight.pop(stripe, None)
-        self._claims.end_own(stripe)
         self._hold_until = max(self._hold_until, now + retry_after)
 
     def refused(self, stripe: int) -> bool:
@@ -445,6 +443,8 @@ class FetchPlan:
     def _offer(self) -> int:
         if any(node not in self._lan.muted for node in self._holders):
             return self._all
+        if self._is_offer_stale:
+            self._offered, self._is_offer_stale = self._offer_of_members(), False
         return self._offered
 
     def _offer_of_members(self) -> int:

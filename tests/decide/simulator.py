@@ -12,6 +12,7 @@ import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 
 from p2pd.decide.bits import iter_bits, mask_of
@@ -48,13 +49,12 @@ class Node:
     way: Way = Way.SEEDER
     alive: bool = True
     on_lan: bool = True
-    is_late: bool = False
     cap: float = float("inf")
     have: int = 0
     receiving: int = 0
     uploads: int = 0
     flows: dict[int, Flow] = field(default_factory=dict)
-    known: list[Node] = field(default_factory=list)
+    known: dict[Node, None] = field(default_factory=dict)
     leads: bool = False
     done_at: float | None = None
     life: int = 0
@@ -90,8 +90,11 @@ class Site:
         self.wan, self.round_trip, self.latency, self.loss = wan, round_trip, latency, loss
         self.piece_time = self.layout.piece_length * UPLOADS / lan
         self.wan_bytes = 0.0
+        self._undone = 0
+        self._to_start = nodes
         self.notices = 0
         self.fetched: dict[int, list[str]] = {}
+        """Who fetched each stripe, in order of the requests."""
         self.most_leads = 0
         self._view = view
         self._flows: list[Flow] = []
@@ -106,8 +109,8 @@ class Site:
         ]
         for i, node in enumerate(self.nodes):
             start = (late or {}).get(i, 0.0)
-            node.alive, node.is_late = False, start > 0
-            self.at(start, lambda node=node: self.start(node))  # type: ignore[misc]  # lambda with default
+            node.alive = False
+            self.at(start, partial(self._start_first, node))
 
     # Running.
 
@@ -130,9 +133,7 @@ class Site:
 
     @property
     def is_done(self) -> bool:
-        return self._undone == 0
-
-    _undone = 0
+        return self._undone == 0 and not self._to_start
 
     def standing(self) -> str:
         return ", ".join(
@@ -146,6 +147,10 @@ class Site:
         return self.wan_bytes / self.layout.size
 
     # Scenario.
+
+    def _start_first(self, node: Node) -> None:
+        self._to_start -= 1
+        self.start(node)
 
     def start(self, node: Node, way: Way | None = None) -> None:
         """A node begins (or begins again, with the prefix that it had assembled)."""
@@ -161,22 +166,26 @@ class Site:
         for stripe in iter_bits(self.all & ~node.have):
             self._lacking[stripe].append(node)
         peers = [peer for peer in self.nodes if peer is not node and peer.alive]
-        node.known = self._view(node, peers) if self._view is not None else peers
+        node.known = dict.fromkeys(self._view(node, peers) if self._view is not None else peers)
         for peer in node.known:
             self._meet(node, peer)
             self._meet(peer, node)
-            if node not in peer.known:
-                peer.known.append(node)
+            peer.known[node] = None
         self.poke(node)
         self.after(self.latency * 2, self._kick)
 
-    def start_as_holder(self, node: Node) -> None:
+    def restart(self, node: Node) -> None:
+        """Start it again if it is down."""
+        if not node.alive:
+            self.start(node)
+
+    def become_holder(self, node: Node) -> None:
+        """The node has the whole blob from elsewhere."""
+        for stripe in iter_bits(self.all & ~node.have):
+            if node in self._lacking[stripe]:
+                self._lacking[stripe].remove(node)
         node.have = self.all
-        node.alive, node.done_at = True, self.now
-        node.life += 1
-        for peer in self.nodes:
-            if peer.alive and peer is not node:
-                self._meet(peer, node)
+        self._done(node)
         self._kick()
 
     def leave(self, node: Node) -> None:
@@ -192,14 +201,13 @@ class Site:
         self._drop_flows([flow for flow in self._flows if flow.node is node])
         node.flows.clear()
         life = node.life
-        self.after(NOTICED_AFTER, lambda: self._noticed(node, life))
+        self.after(NOTICED_AFTER, lambda: self._notice_absence(node, life))
 
-    def _noticed(self, node: Node, life: int) -> None:
+    def _notice_absence(self, node: Node, life: int) -> None:
         if node.life == life:
             for peer in self.nodes:
                 peer.plan.member_left(node.name)
-                if node in peer.known:
-                    peer.known.remove(node)
+                peer.known.pop(node, None)
                 self.poke(peer)
 
     def set_way(self, way: Way, nodes: list[Node] | None = None, *, cut: bool = True) -> None:
@@ -246,7 +254,8 @@ class Site:
         node.leads = decision.lead
         if node.leads and not node.flows:
             self._lead(node)
-        self.most_leads = max(self.most_leads, sum(n.leads for n in self.nodes if n.alive))
+        if node.leads:
+            self.most_leads = max(self.most_leads, sum(n.leads for n in self.nodes if n.alive))
         self._report_soon(node)
         node.timer += 1
         turn, life = node.timer, node.life
@@ -395,8 +404,7 @@ class Site:
             node.plan.received(flow.stripe, self.now)
             self._report_soon(node)
             self.poke(node)
-            life = node.life
-            self.after(HASHING, lambda node=node, s=flow.stripe, life=life: self._hashed(node, s, life))  # type: ignore[misc]  # lambda with defaults
+            self.after(HASHING, partial(self._hashed, node, flow.stripe, node.life))
 
     def _hashed(self, node: Node, stripe: int, life: int) -> None:
         if node.life == life:

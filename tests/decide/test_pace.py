@@ -1,0 +1,60 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2pd.decide.pace import Pace
+
+
+def test_patience_is_three_times_what_a_stripe_takes() -> None:
+    pace = Pace(0.0)
+    assert pace.patience == 21.0  # nothing is known: less than a client waits
+    pace.took(4.0)
+    assert pace.patience == 12.0
+    pace.took(9.0)
+    assert pace.patience == pytest.approx(15.0)
+
+
+def test_patience_has_bounds() -> None:
+    pace = Pace(0.0)
+    pace.took(0.01)
+    assert pace.patience == 2.0
+    for _ in range(50):
+        pace.took(500.0)
+    assert pace.patience == 60.0
+
+
+@pytest.mark.parametrize(("seconds", "ahead"), [(0.001, 64), (0.1, 15), (0.5, 3), (8.0, 3)])
+def test_the_site_looks_about_a_second_and_a_half_ahead(seconds: float, ahead: int) -> None:
+    pace = Pace(0.0)
+    for i in range(1, 400):
+        pace.came(1, i * seconds)
+    assert pace.ahead == ahead
+
+
+def test_a_burst_is_not_a_rate() -> None:
+    pace = Pace(0.0)
+    for burst in range(1, 30):
+        for i in range(12):
+            pace.came(1, burst * 1.2 + i * 1e-6)
+    assert pace.seconds == pytest.approx(0.1, rel=0.3)
+
+
+def test_the_clock_stands_still_while_nothing_comes() -> None:
+    pace = Pace(0.0)
+    for i in range(1, 200):
+        pace.came(1, i * 0.1)
+    at = pace.clock(20.0)
+    assert pace.clock(20.4) == pytest.approx(at + 0.4)
+    assert pace.clock(50.0) == pace.clock(500.0) < at + 1.0
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.integers(1, 64)), max_size=50))
+def test_the_clock_never_goes_back_nor_faster_than_time(steps: list[tuple[float, int]]) -> None:
+    pace, now = Pace(0.0), 0.0
+    for passes, stripes in steps:
+        before = pace.clock(now)
+        now += passes
+        assert before <= pace.clock(now) <= before + passes + 1e-6
+        pace.came(stripes, now)
+        assert pace.clock(now) >= before
+        assert pace.seconds > 0
