@@ -120,10 +120,12 @@ class FilePartial:
             wrong = WrongContent(
                 f"{self._digest}: its {self._size} bytes hash to sha256:{self._hasher.sha256}"
             )
-            self.fail(wrong)
-            # Shielded: left on disk they would be resumed, and blamed on the next source.
-            with disk_errors(f"drop the wrong bytes of {self._digest}"), trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._discard)
+            try:
+                # Shielded: left on disk they would be resumed, and blamed on the next source.
+                with disk_errors(f"drop the wrong bytes of {self._digest}"), trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(self._discard)
+            finally:
+                self.fail(wrong)
             raise wrong
         # Readers need not wait for the disk: whether it keeps the blob does not change the bytes.
         self._verified = True
