@@ -26,9 +26,6 @@ INTRODUCTION = 0.3
 """Seconds the first introductions may hold up the first request over the WAN."""
 
 REPLY = 3.0
-META_OWNER_HEAD_START = 5.0
-"""Seconds that the owner of a segment's metadata has before everyone asks the seeder."""
-
 REJOIN = 2.0
 SWARM_PEERS = 24
 """Peers a segment's torrent dials: a bounded set, by rendezvous rank, keeps large sites connected."""
@@ -115,12 +112,11 @@ class Meeting:
                 asked.clear()
 
     async def _ask_seeder(self, index: int) -> None:
-        """The metadata's owner asks at once and tells everyone; the others only when it is late."""
+        """Every node asks for itself: a few hundred bytes, and the one word on hashes that it can trust.
+
+        One of them tells the others, for those that do not reach a seeder.
+        """
         transfer = self._transfer
-        if not self._owns_meta(index):
-            with trio.move_on_after(META_OWNER_HEAD_START):
-                while not self._owns_meta(index):
-                    await transfer.changed.wait()
         while True:
             if transfer.plan.way is Way.SEEDER:
                 try:
@@ -130,7 +126,7 @@ class Meeting:
                 except P2pdError as error:
                     log.debug("meeting.no_metadata", digest=str(transfer.digest), reason=str(error))
                 else:
-                    transfer.learn_meta(meta, announce=True)
+                    transfer.learn_meta(meta, announce=self._owns_meta(index))
                     return
             await trio.sleep(1)
 
@@ -179,7 +175,7 @@ class Meeting:
             return False
         if reply.piece_hashes is not None and segment is None:
             meta = SegmentMeta(transfer.digest, transfer.layout.size, index, reply.piece_hashes)
-            transfer.learn_meta(meta, announce=False)
+            transfer.hear_meta(meta)
         if reply.loaded and segment is not None:
             segment.connect(peer.host, peer.swarm_port)
         return reply.loaded

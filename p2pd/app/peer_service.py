@@ -78,7 +78,7 @@ class PeerService:
             transfer.member_stands(peer.node_id, notice)
         elif isinstance(notice, SegmentReady) and not transfer.is_alone:
             meta = SegmentMeta(notice.digest, notice.size, notice.index, notice.piece_hashes)
-            transfer.learn_meta(meta, announce=False)
+            transfer.hear_meta(meta)
 
     async def _ping(self, peer: Peer, request: Ping) -> Reply:
         return Pong()

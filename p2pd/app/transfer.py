@@ -11,6 +11,7 @@ Tasks of a transfer, all in one nursery that the daemon owns (no client does):
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import structlog
@@ -73,6 +74,8 @@ class Transfer:
         self._working: set[int] = set()
         self._loaded: dict[int, SwarmSegment] = {}
         self._raw: dict[int, bytes] = {}
+        self._given: dict[int, bytes] = {}
+        self._hearsay: dict[int, SegmentMeta] = {}
         self._wan_stripes = 0
         self._refused_by_seeder = False
         self._changed = trio.Event()
@@ -115,7 +118,7 @@ class Transfer:
         self.poke()
 
     def learn_meta(self, meta: SegmentMeta, *, announce: bool) -> None:
-        """Metadata of a segment is known; the first word counts, sha256 judges in the end."""
+        """Metadata from a seeder, or of this node's own making; the first word counts."""
         if meta.blob_size != self.layout.size or not meta.is_consistent or meta.index in self.metas:
             return
         self.metas[meta.index] = meta
@@ -124,6 +127,19 @@ class Transfer:
             for node in list(self.plan.members):
                 self.site.peers.notify_nowait(node, notice)
         self.poke()
+
+    def hear_meta(self, meta: SegmentMeta) -> None:
+        """A peer's word on metadata. It is taken only where no seeder can be asked.
+
+        Pieces that fit wrong hashes would be delivered before the whole sha256 can be judged.
+        """
+        self._hearsay.setdefault(meta.index, meta)
+        self._believe_peers()
+
+    def _believe_peers(self) -> None:
+        if self.plan.way is not Way.SEEDER:
+            while self._hearsay:
+                self.learn_meta(self._hearsay.popitem()[1], announce=False)
 
     def peers_changed(self) -> None:
         """The set of live peers changed."""
@@ -197,6 +213,7 @@ class Transfer:
             now = trio.current_time()
             changed = self._changed
             self.plan.way_changed(self._way(), now)
+            self._believe_peers()
             for index in self.plan.window():
                 self.work_on(index)
             decision = self.plan.decide(now)
@@ -282,7 +299,11 @@ class Transfer:
         if segment is None:
             self._raw[stripe] = data
         else:
-            segment.add_piece_nowait(cut.piece, data)
+            self._give(segment, stripe, data)
+
+    def _give(self, segment: SwarmSegment, stripe: int, data: bytes) -> None:
+        self._given[stripe] = data
+        segment.add_piece_nowait(self.layout.stripe(stripe).piece, data)
 
     def _note_fault(self, error: P2pdError) -> None:
         self.last_fault = error
@@ -317,7 +338,7 @@ class Transfer:
                 data = b"".join([chunk async for chunk in self.partial.chunks(piece.start, piece.stop)])
                 segment.add_piece_nowait(piece.piece, data)
             elif (raw := self._raw.pop(stripe, None)) is not None:
-                segment.add_piece_nowait(piece.piece, raw)
+                self._give(segment, stripe, raw)
         return segment
 
     async def _watch(self, index: int, segment: SwarmSegment) -> None:
@@ -333,7 +354,7 @@ class Transfer:
                 seen.add(piece)
                 self._gained(first + piece, segment.meta.segment.piece_size(piece), now)
             for piece in segment.take_refused():
-                self._check_refused(first + piece)
+                self._check_refused(segment, first + piece)
             self.poke()
             if segment.is_complete:
                 return
@@ -342,12 +363,19 @@ class Transfer:
     def _gained(self, stripe: int, size: int, now: float) -> None:
         if not self.plan.claimed >> stripe & 1:
             self.site.metrics.lan_bytes.inc(size)
+        self._given.pop(stripe, None)
         self.plan.gained(stripe, now)
         self.bytes_came(size)
 
-    def _check_refused(self, stripe: int) -> None:
-        """A piece failed its hash. If it came from a seeder, the metadata is as suspect as the bytes."""
-        if self.plan.refused(stripe) and not self._alone:
+    def _check_refused(self, segment: SwarmSegment, stripe: int) -> None:
+        """A piece failed its hash. Blocks of a peer may have been mixed into one that came over the WAN.
+
+        Where that one is bad by itself, the metadata is as suspect as the bytes.
+        """
+        data = self._given.get(stripe)
+        if data is not None and _sha1(data) == segment.meta.piece_hash(self.layout.stripe(stripe).piece):
+            self._give(segment, stripe, data)
+        elif self.plan.refused(stripe) and not self._alone:
             self.fail(WrongContent(f"bytes and metadata of {self.digest} do not fit: trying without peers"))
 
     # Delivery.
@@ -415,6 +443,10 @@ class Transfer:
         notice = progress or self.progress
         for node in list(self.plan.members):
             self.site.peers.notify_nowait(node, notice)
+
+
+def _sha1(data: bytes) -> bytes:
+    return hashlib.sha1(data, usedforsecurity=False).digest()
 
 
 async def _read_file(path: Path, start: int, stop: int) -> bytes:

@@ -127,6 +127,10 @@ class SegmentMeta:
     def segment(self) -> Segment:
         return Layout(self.blob_size).segment(self.index)
 
+    def piece_hash(self, piece: int) -> bytes:
+        """SHA-1 of piece number `piece` of the segment."""
+        return self.piece_hashes[piece * SHA1_BYTES : (piece + 1) * SHA1_BYTES]
+
     @property
     def is_consistent(self) -> bool:
         """Whether the number of hashes fits the cut."""
