@@ -84,7 +84,11 @@ class Shelf:
             path = None if meta is None else await self._store.stage(digest, index)
             if meta is None or path is None:
                 return None
-            segment = await self._engine.add(meta, path, complete=True)
+            try:
+                segment = await self._engine.add(meta, path, complete=True)
+            except P2pdError:
+                await self._unstage(key)
+                raise
             self._loaded[key] = segment
             self._touch(key)
         await self._trim()
@@ -93,12 +97,14 @@ class Shelf:
     async def release(self, digest: Digest, index: int, *, keep: bool) -> None:
         """Undo one `load`. `keep`: leave it loaded for peers while there is room; else unload it."""
         key = (digest, index)
-        async with self._exclusive(key):
-            pins = self._pins.pop(key, 0) - 1
-            if pins > 0:
-                self._pins[key] = pins
-            elif not keep:
-                await self._unload(key)
+        # Shielded: a pin that a cancelled transfer did not give back would hold its segment for ever.
+        with trio.CancelScope(shield=True):
+            async with self._exclusive(key):
+                pins = self._pins.pop(key, 0) - 1
+                if pins > 0:
+                    self._pins[key] = pins
+                elif not keep:
+                    await self._unload(key)
         await self._trim()
 
     async def tend(self) -> None:
@@ -130,10 +136,13 @@ class Shelf:
             return
         with trio.CancelScope(shield=True):
             await segment.remove()
-            try:
-                await self._store.unstage(*key)
-            except P2pdError as error:
-                log.warning("shelf.unstage_failed", digest=str(key[0]), segment=key[1], reason=str(error))
+            await self._unstage(key)
+
+    async def _unstage(self, key: Key) -> None:
+        try:
+            await self._store.unstage(*key)
+        except P2pdError as error:
+            log.warning("shelf.unstage_failed", digest=str(key[0]), segment=key[1], reason=str(error))
 
     @asynccontextmanager
     async def _exclusive(self, key: Key) -> AsyncIterator[None]:
