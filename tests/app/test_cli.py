@@ -1,0 +1,83 @@
+"""The `p2pd` command: exit status, and one line a mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from p2pd.app.cli import explain, load_config, main
+from p2pd.app.config import NodeConfig
+from p2pd.model.errors import ConfigError, P2pdError, StoreError, UserMistake
+
+
+def raising(error: BaseException) -> int:
+    def work() -> None:
+        raise error
+
+    return explain("p2pd", work)
+
+
+@pytest.mark.parametrize(("error", "status"), [(ConfigError("a b"), 2), (StoreError("a b"), 1)])
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_an_expected_error_is_one_line(
+    error: P2pdError, status: int, depth: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raised: BaseException = error
+    for _ in range(depth):
+        raised = BaseExceptionGroup("nursery", [raised])
+    assert raising(raised) == status
+    assert capsys.readouterr() == ("", "p2pd: a b\n")
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        raising(ZeroDivisionError())
+    with pytest.raises(ExceptionGroup):
+        raising(ExceptionGroup("nursery", [UserMistake("x"), ZeroDivisionError()]))
+
+
+def test_an_interrupt_is_no_error() -> None:
+    assert raising(KeyboardInterrupt()) == 130
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["run", "--speed", "9"]])
+def test_a_wrong_call(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "usage: p2pd" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([option])
+    assert stopped.value.code == 0
+    assert "p2pd" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "text", [None, "[node", '[node]\nsite = ""\n', "[mirror]\nlisten = 5\n", "[nodes]\n"]
+)
+def test_a_wrong_configuration_is_named(
+    text: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "p2pd.toml"
+    if text is not None:
+        path.write_text(text)
+    assert main(["run", "--config", str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert str(path) in err
+
+
+def test_the_default_file_is_optional(tmp_path: Path) -> None:
+    default = tmp_path / "p2pd.toml"
+    assert load_config(None, str(default), NodeConfig) == NodeConfig()
+    default.write_text('[node]\nsite = "shop"\n')
+    assert load_config(None, str(default), NodeConfig).node.site == "shop"
+    other = tmp_path / "other.toml"
+    other.write_text('[node]\nsite = "ship"\n')
+    assert load_config(str(other), str(default), NodeConfig).node.site == "ship"

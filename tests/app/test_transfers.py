@@ -1,0 +1,161 @@
+"""The transfers of a node: joined by all who ask, failures remembered, liars left out next time."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from p2pd.app.transfers import FAILURE_REMEMBERED, SOURCE_DEADLINE
+from p2pd.model.errors import Denied, NotFound, P2pdError, RateLimited, Unavailable, WrongContent
+from p2pd.model.layout import MIB
+from p2pd.model.reference import Digest
+from tests.support.memory_site import REPOSITORY, MemoryNode, open_site
+
+BODY = random.Random(11).randbytes(3 * MIB + 77)
+
+
+async def pull(node: MemoryNode, digest: Digest) -> bytes:
+    transfer = await node.transfers.obtain(REPOSITORY, digest, len(BODY))
+    return b"".join([chunk async for chunk in transfer.partial.chunks(0, len(BODY))])
+
+
+async def settled(node: MemoryNode) -> None:
+    while node.transfers.all_running():  # noqa: ASYNC110 - virtual time
+        await trio.sleep(0.01)
+
+
+async def test_all_who_ask_join_one(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_site(tmp_path) as site:
+        node = site.join(1, seeder=False)
+        digest = site.origin.put(BODY)
+
+        async def one() -> None:
+            assert await pull(node, digest) == BODY
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(one)
+        await settled(node)
+        assert site.origin.given[digest] == len(BODY)
+        assert site.origin.asked["open_blob"] == 1
+        assert node.store.blobs[digest] == BODY
+        assert node.counted("transfers", result="ok") == 1
+        assert not node.peers.busy
+
+
+async def test_no_client_owns_it(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_site(tmp_path) as site:
+        node = site.join(1, seeder=False)
+        site.origin.bytes_s = MIB
+        digest = site.origin.put(BODY)
+        with trio.move_on_after(1.5) as scope:
+            await pull(node, digest)
+        assert scope.cancelled_caught
+        await settled(node)
+        assert node.store.blobs[digest] == BODY
+
+
+@pytest.mark.parametrize("error", [NotFound("x"), Denied("x"), RateLimited("x", 60.0)])
+async def test_a_refusal_is_told_at_once_and_remembered(
+    tmp_path: Path, autojump_clock: MockClock, error: P2pdError
+) -> None:
+    async with open_site(tmp_path) as site:
+        node = site.join(1, seeder=False)
+        digest = site.origin.put(BODY)
+        site.origin.fault = error
+        with pytest.raises(type(error)):
+            await pull(node, digest)
+        assert trio.current_time() < 1.0
+        await settled(node)
+        asked = site.origin.asked.total()
+        site.origin.fault = None
+        for _ in range(3):
+            with pytest.raises(type(error)):
+                await pull(node, digest)
+        assert site.origin.asked.total() == asked
+        await trio.sleep(31)
+        assert await pull(node, digest) == BODY
+        assert node.counted("transfers", result="failed") == 1
+
+
+async def test_the_failure_is_forgotten_in_time(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_site(tmp_path) as site:
+        node = site.join(1, seeder=False)
+        digest = site.origin.put(BODY)
+        site.origin.fault = NotFound("not yet pushed")
+        with pytest.raises(NotFound):
+            await pull(node, digest)
+        site.origin.fault = None
+        await trio.sleep(FAILURE_REMEMBERED - 0.1)
+        with pytest.raises(NotFound):
+            await pull(node, digest)
+        await trio.sleep(0.2)
+        assert await pull(node, digest) == BODY
+
+
+async def test_a_refusal_of_the_only_seeder(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_site(tmp_path) as site:
+        node = site.join(1, origin=False)
+        with pytest.raises(NotFound):
+            await node.transfers.obtain(REPOSITORY, Digest("0" * 64), len(BODY))
+        assert trio.current_time() < 2.0
+
+
+async def test_without_a_source_the_client_is_told_in_time(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_site(tmp_path) as site:
+        node = site.join(1, seeder=False)
+        digest = site.origin.put(BODY)
+        site.origin.fault = Unavailable("the cable is cut")
+        with pytest.raises(Unavailable, match="the cable is cut"):
+            await pull(node, digest)
+        assert trio.current_time() <= SOURCE_DEADLINE + 0.1
+        site.origin.fault = None
+        await trio.sleep(40)
+        assert await pull(node, digest) == BODY
+
+
+async def test_wrong_bytes_are_dropped_and_the_next_attempt_is_without_peers(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_site(tmp_path) as site:
+        node = site.join(1, seeder=False)
+        digest = site.origin.put(BODY)
+        site.origin.blobs[digest] = BODY[:-1] + bytes([BODY[-1] ^ 1])
+        with pytest.raises(WrongContent):
+            await pull(node, digest)
+        await settled(node)
+        assert node.store.blobs == {}
+        assert node.store.partial_bodies == {}
+        assert node.engine.loaded == []
+        await trio.sleep(FAILURE_REMEMBERED + 0.1)
+        site.origin.blobs[digest] = BODY
+        site.origin.bytes_s = MIB
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pull, node, digest)
+            await trio.sleep(1)
+            running = node.transfers.running(digest)
+            assert running is not None
+            assert running.is_alone
+        await settled(node)
+        assert node.store.blobs[digest] == BODY
+        await node.store.drop(digest)
+        transfer = await node.transfers.obtain(REPOSITORY, digest, len(BODY))
+        assert not transfer.is_alone, "trusted again after a success"
+
+
+async def test_it_goes_on_where_it_was_cut(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_site(tmp_path) as site:
+        node = site.join(1, seeder=False)
+        digest = site.origin.put(BODY)
+        site.origin.fault_after = MIB
+        with pytest.raises(Unavailable):
+            await pull(node, digest)
+        await settled(node)
+        site.origin.fault_after = site.origin.fault = None
+        await trio.sleep(40)
+        assert await pull(node, digest) == BODY
+        assert site.origin.given[digest] <= len(BODY) + 256 * 1024

@@ -1,0 +1,179 @@
+"""The ladder over the WAN: who is asked, in what order, for how long, and what is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from p2pd.app.metrics import Metrics
+from p2pd.app.wan import ORIGIN_DEADLINE, SEEDER_DEADLINE, Wan
+from p2pd.decide.plan import Way
+from p2pd.model.errors import Denied, NotFound, P2pdError, RateLimited, Unavailable, WrongContent
+from p2pd.model.layout import MIB
+from p2pd.model.reference import Tag
+from tests.support.memory_origin import MemoryOrigin
+from tests.support.memory_site import REPOSITORY
+
+BODY = bytes(range(256)) * 2000
+TAG = Tag("v1")
+
+
+class Ladder:
+    def __init__(self, seeders: int = 1, *, direct: bool = True) -> None:
+        self.seeders = [MemoryOrigin() for _ in range(seeders)]
+        self.origin = MemoryOrigin()
+        self.metrics = Metrics()
+        named = [(f"s{number}", seeder) for number, seeder in enumerate(self.seeders)]
+        self.wan = Wan(named, self.origin if direct else None, self.metrics)
+        for source in (*self.seeders, self.origin):
+            self.digest = source.put(BODY)
+            source.tag_of["v1"] = self.digest
+
+    def steps(self, rung: str, direction: str) -> float | None:
+        return self.metrics.registry.get_sample_value(
+            "p2pd_ladder_steps_total", {"rung": rung, "direction": direction}
+        )
+
+
+def hung(source: MemoryOrigin) -> None:
+    async def never(*_: object) -> None:
+        await trio.sleep_forever()
+
+    source.blob_size = never  # type: ignore[assignment, method-assign] # hangs instead of answering
+
+
+async def test_the_first_seeder_that_is_up_is_asked(autojump_clock: MockClock) -> None:
+    ladder = Ladder(seeders=2)
+    assert await ladder.wan.blob_size(REPOSITORY, ladder.digest) == len(BODY)
+    ladder.seeders[0].fault = Unavailable("down")
+    assert await ladder.wan.blob_size(REPOSITORY, ladder.digest) == len(BODY)
+    assert (await ladder.wan.resolve(REPOSITORY, TAG)).digest == ladder.digest
+    assert [source.asked.total() for source in (*ladder.seeders, ladder.origin)] == [2, 2, 0]
+    assert ladder.steps("s0", "down") == 1.0
+
+
+async def test_down_and_up_again(autojump_clock: MockClock) -> None:
+    ladder = Ladder()
+    (seeder,) = ladder.seeders
+    assert ladder.wan.way() is Way.SEEDER
+    seeder.fault = Unavailable("down")
+    await ladder.wan.blob_size(REPOSITORY, ladder.digest)
+    assert ladder.wan.way() is Way.ORIGIN
+    await ladder.wan.blob_size(REPOSITORY, ladder.digest)
+    assert seeder.asked.total() == 1, "left alone for a second"
+    await trio.sleep(1.0)
+    assert ladder.wan.way() is Way.SEEDER
+    await ladder.wan.blob_size(REPOSITORY, ladder.digest)
+    await trio.sleep(1.5)
+    assert ladder.wan.way() is Way.ORIGIN, "the second failure costs two seconds"
+    seeder.fault = None
+    await trio.sleep(0.5)
+    await ladder.wan.blob_size(REPOSITORY, ladder.digest)
+    assert (ladder.steps("s0", "down"), ladder.steps("s0", "up")) == (1.0, 1.0)
+
+
+async def test_who_hangs_has_a_deadline(autojump_clock: MockClock) -> None:
+    ladder = Ladder()
+    hung(ladder.seeders[0])
+    assert await ladder.wan.blob_size(REPOSITORY, ladder.digest) == len(BODY)
+    assert trio.current_time() == pytest.approx(SEEDER_DEADLINE)
+    hung(ladder.origin)
+    with pytest.raises(Unavailable, match="origin did not answer"):
+        await ladder.wan.blob_size(REPOSITORY, ladder.digest)
+    assert trio.current_time() <= 2 * SEEDER_DEADLINE + ORIGIN_DEADLINE + 0.1
+
+
+@pytest.mark.parametrize(
+    ("seeder", "origin", "told"),
+    [
+        (NotFound("s"), Unavailable("o"), NotFound),
+        (Unavailable("s"), NotFound("o"), NotFound),
+        (Denied("s"), Unavailable("o"), Denied),
+        (Unavailable("s"), RateLimited("o", 5.0), RateLimited),
+        (WrongContent("s"), Unavailable("o"), Unavailable),
+    ],
+)
+async def test_a_refusal_is_told_rather_than_a_failure(
+    seeder: P2pdError, origin: P2pdError, told: type[P2pdError], autojump_clock: MockClock
+) -> None:
+    ladder = Ladder()
+    ladder.seeders[0].fault, ladder.origin.fault = seeder, origin
+    with pytest.raises(told):
+        await ladder.wan.manifest(REPOSITORY, TAG)
+
+
+@pytest.mark.parametrize("answer", [NotFound("x"), Denied("x"), WrongContent("x")])
+async def test_an_answer_about_one_object_takes_nobody_down(
+    answer: P2pdError, autojump_clock: MockClock
+) -> None:
+    ladder = Ladder()
+    ladder.seeders[0].fault = answer
+    await ladder.wan.manifest(REPOSITORY, TAG)
+    assert ladder.wan.way() is Way.SEEDER
+    assert ladder.steps("s0", "down") is None
+
+
+async def test_a_rate_limit_is_kept_within_reason(autojump_clock: MockClock) -> None:
+    ladder = Ladder(direct=False)
+    ladder.seeders[0].fault = RateLimited("slow", 3600.0)
+    with pytest.raises(RateLimited):
+        await ladder.wan.manifest(REPOSITORY, TAG)
+    await trio.sleep(29)
+    assert ladder.wan.way() is Way.NONE
+    with pytest.raises(Unavailable, match="is the WAN up"):
+        await ladder.wan.manifest(REPOSITORY, TAG)
+    await trio.sleep(1)
+    assert ladder.wan.way() is Way.SEEDER
+
+
+async def test_small_blobs_are_small(autojump_clock: MockClock) -> None:
+    ladder = Ladder(direct=False)
+    assert await ladder.wan.small_blob(REPOSITORY, ladder.digest, MIB) == BODY
+    with pytest.raises(WrongContent, match="more than the 1000 expected"):
+        await ladder.wan.small_blob(REPOSITORY, ladder.digest, 1000)
+
+
+async def test_ranges(autojump_clock: MockClock) -> None:
+    ladder = Ladder()
+    came: list[int] = []
+
+    def read(way: Way, size: int) -> Awaitable[bytes]:
+        return ladder.wan.read_range(way, REPOSITORY, ladder.digest, size, (1000, 200_000), came.append)
+
+    for way, source in ((Way.SEEDER, ladder.seeders[0]), (Way.ORIGIN, ladder.origin)):
+        came.clear()
+        assert await read(way, len(BODY)) == BODY[1000:200_000]
+        assert came[0] == 0
+        assert sum(came) == 199_000
+        assert source.given[ladder.digest] == 199_000
+        with pytest.raises(WrongContent):
+            await read(way, len(BODY) + 1)
+    ladder.seeders[0].fault = Unavailable("down")
+    with pytest.raises(Unavailable):
+        await read(Way.SEEDER, len(BODY))
+    with pytest.raises(Unavailable, match="no seeder answers"):
+        await read(Way.SEEDER, len(BODY))
+
+
+Ask = Callable[[Wan], Awaitable[object]]
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda wan: wan.tags(REPOSITORY, ""), lambda wan: wan.resolve(REPOSITORY, TAG)]
+)
+async def test_without_any_rung(ask: Ask, autojump_clock: MockClock) -> None:
+    ladder = Ladder(seeders=0, direct=False)
+    assert ladder.wan.way() is Way.NONE
+    with pytest.raises(Unavailable):
+        await ask(ladder.wan)
+    assert trio.current_time() < 0.1
+
+
+async def test_direct_switched_off_is_said(autojump_clock: MockClock) -> None:
+    ladder = Ladder(direct=False)
+    with pytest.raises(Unavailable, match="direct = false"):
+        async with ladder.wan.origin_stream(REPOSITORY, ladder.digest, 0, None):
+            pass
