@@ -10,7 +10,7 @@ import trio
 from p2pd.app.flights import Flights
 from p2pd.app.site import Site
 from p2pd.decide.ownership import object_key, ranked
-from p2pd.model.content import Descriptor
+from p2pd.model.content import Descriptor, StaleTag
 from p2pd.model.errors import Denied, NotFound, P2pdError
 from p2pd.model.messages import Resolve, Resolved
 from p2pd.model.reference import Repository, Tag
@@ -67,7 +67,7 @@ class Tags:
             with trio.move_on_after(CONFIRM_HURRIED if hurried else CONFIRM_WITHIN):
                 await done.wait()
             if not confirmed and not any(isinstance(fault, NotFound | Denied) for fault in faults):
-                record = await self._remembered(repository, tag)
+                record = _told(faults) or await self._remembered(repository, tag)
             if record is None:
                 await done.wait()
             nursery.cancel_scope.cancel()
@@ -157,3 +157,11 @@ class Tags:
             for peer in self._site.peers.live():
                 nursery.start_soon(ask, peer)
         return max(records, key=lambda record: record.confirmed_at, default=None)
+
+
+def _told(faults: list[P2pdError]) -> TagRecord | None:
+    """What a seeder remembers that could not ask the origin: it has seen more than this site."""
+    for fault in faults:
+        if isinstance(fault, StaleTag) and fault.descriptor is not None:
+            return TagRecord(fault.descriptor, time.time())
+    return None

@@ -12,7 +12,7 @@ import trio
 from p2pd.app.metrics import Metrics
 from p2pd.decide.health import SourceHealth
 from p2pd.decide.plan import Way
-from p2pd.model.content import Descriptor, Manifest
+from p2pd.model.content import Descriptor, Manifest, StaleTag
 from p2pd.model.errors import Denied, NotFound, OriginFault, RateLimited, Unavailable, WrongContent
 from p2pd.model.layout import SegmentMeta
 from p2pd.model.reference import Digest, Repository, Tag
@@ -165,16 +165,22 @@ class Wan:
             rungs.append(self._origin)
         refused: OriginFault | None = None
         failed: OriginFault | None = None
+        stale: StaleTag | None = None
         for rung in rungs:
             try:
                 async with self._counted(rung):
                     return await _in_time(ask, rung)
             except (NotFound, Denied) as error:
                 refused = refused or error
+            except StaleTag as error:
+                stale = stale or error
             except OriginFault as error:
                 failed = error
         raise (
-            refused or failed or Unavailable("neither a seeder nor an origin can be reached: is the WAN up?")
+            refused
+            or stale
+            or failed
+            or Unavailable("neither a seeder nor an origin can be reached: is the WAN up?")
         )
 
     @asynccontextmanager
@@ -182,7 +188,7 @@ class Wan:
         """Keep the rung's health and say when it steps down or up."""
         try:
             yield
-        except (NotFound, Denied, WrongContent):
+        except (NotFound, Denied, WrongContent, StaleTag):
             raise  # It answered: one bad image must not cost the others their source.
         except OriginFault as error:
             retry_after = error.retry_after if isinstance(error, RateLimited) else None

@@ -15,7 +15,7 @@ from contextlib import aclosing, asynccontextmanager
 import httpx
 
 from p2pd.io.http import body_chunks, discard, read_body
-from p2pd.model.content import MANIFEST_TYPES, OCI_INDEX, Descriptor, Manifest
+from p2pd.model.content import MANIFEST_TYPES, OCI_INDEX, Descriptor, Manifest, StaleTag
 from p2pd.model.errors import (
     Denied,
     InvalidReference,
@@ -69,7 +69,10 @@ class RegistryClient(ABC):
             if digest is not None and size is not None and media_type:
                 if size > MANIFEST_LIMIT:
                     raise WrongContent(f"{repository}:{tag} has {size} bytes, over {MANIFEST_LIMIT}")
-                return Descriptor(digest, size, media_type)
+                found = Descriptor(digest, size, media_type)
+                if response.headers.get("p2pd-stale") == "true":
+                    raise StaleTag(f"{response.url.host} only remembers {repository}:{tag}", found)
+                return found
         elif response.status_code in {401, 403, 429} or response.status_code >= 500:
             raise fault_of(response, body_error, f"{repository}:{tag}")
         # Some registries know no HEAD, and say so by 404 or 405, or answer it without the digest.

@@ -9,11 +9,11 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from p2pd.model.errors import InvalidReference, WrongContent
+from p2pd.model.errors import InvalidReference, OriginFault, WrongContent
 from p2pd.model.layout import MANIFEST_LIMIT
 from p2pd.model.reference import Digest
 
-__all__ = ["Descriptor", "Manifest", "filter_referrers", "media_type_of", "referenced"]
+__all__ = ["Descriptor", "Manifest", "StaleTag", "filter_referrers", "media_type_of", "referenced"]
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -53,6 +53,14 @@ class Manifest:
         if expected is not None and digest != expected:
             raise WrongContent(f"manifest is {digest}, not {expected}")
         return cls(Descriptor(digest, len(body), media_type_of(body, media_type)), body)
+
+
+class StaleTag(OriginFault):
+    """A seeder could not ask the origin, and tells what it remembers: `descriptor`."""
+
+    def __init__(self, message: str, descriptor: Descriptor | None = None) -> None:
+        super().__init__(message)
+        self.descriptor = descriptor
 
 
 def media_type_of(body: bytes, told: str | None = None) -> str:

@@ -7,6 +7,8 @@ raise these (`raise X(...) from foreign`); nothing above `p2pd.io` sees a foreig
 
 from __future__ import annotations
 
+import copy
+
 __all__ = [
     "P2pdError",
     "OurFault",
@@ -34,12 +36,9 @@ class P2pdError(Exception):
 
 def fresh(error: P2pdError) -> P2pdError:
     """A new instance that says the same: one raised in several tasks would pile up their tracebacks."""
-    if isinstance(error, RateLimited):
-        copy: P2pdError = RateLimited(str(error), error.retry_after)
-    else:
-        copy = type(error)(str(error))
-    copy.__cause__ = error
-    return copy
+    again = copy.copy(error)
+    again.__cause__ = error
+    return again
 
 
 class OurFault(P2pdError):

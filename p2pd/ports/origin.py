@@ -33,7 +33,10 @@ class Origin(Protocol):
     """Read side of registries over the WAN. Raises OriginFault subclasses only."""
 
     async def resolve(self, repository: Repository, tag: Tag) -> Descriptor:
-        """Digest, size and media type a tag points at now (HEAD; GET where HEAD is refused)."""
+        """Digest, size and media type a tag points at now (HEAD; GET where HEAD is refused).
+
+        A seeder that cannot ask the origin answers by raising StaleTag.
+        """
         ...
 
     async def manifest(self, repository: Repository, reference: Digest | Tag) -> Manifest:

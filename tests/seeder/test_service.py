@@ -13,7 +13,7 @@ import trio
 
 from p2pd.app.config import parse
 from p2pd.io.seeder_client import SeederClient
-from p2pd.model.content import OCI_MANIFEST
+from p2pd.model.content import OCI_MANIFEST, StaleTag
 from p2pd.model.errors import ConfigError, NotFound, OriginFault, RateLimited, Unavailable, UserMistake
 from p2pd.model.layout import SEGMENT
 from p2pd.model.reference import Digest, Repository, Tag
@@ -164,7 +164,10 @@ async def test_a_tag_is_stale_while_the_origin_is_down(registry: FaultRegistry, 
     digest = registry.add_manifest(MANIFEST, TAG)
     await client.manifest(APP, TAG)
     registry.fault("/v2/", status(503))
-    assert (await client.resolve(APP, TAG)).digest == digest
+    with pytest.raises(StaleTag) as caught:
+        await client.resolve(APP, TAG)
+    assert caught.value.descriptor is not None
+    assert caught.value.descriptor.digest == digest
 
 
 async def test_it_serves_what_it_holds_after_a_restart(registry: FaultRegistry, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ class MemoryOrigin:
         self.blobs: dict[Digest, bytes] = {}
         self.tag_of: dict[str, Digest] = {}
         self.fault: P2pdError | None = None
+        self.tag_fault: P2pdError | None = None
         self.fault_after: int | None = None
         self.bytes_s = bytes_s
         self.given: Counter[Digest] = Counter()
@@ -49,6 +50,8 @@ class MemoryOrigin:
     async def resolve(self, repository: Repository, tag: Tag) -> Descriptor:
         self._check("resolve")
         await trio.lowlevel.checkpoint()
+        if self.tag_fault is not None:
+            raise fresh(self.tag_fault)
         digest = self.tag_of.get(tag.name)
         if digest is None:
             raise NotFound(f"no tag {tag}")
