@@ -21,7 +21,6 @@ class Metrics:
         self.ladder_steps = self._counter("ladder_steps", "Steps of the ladder", "rung", "direction")
         self.stale_tags = self._counter("stale_tags", "Tags answered from memory, unconfirmed")
         self.transfers = self._counter("transfers", "Finished transfers", "result")
-        self.takeovers = self._counter("takeovers", "Stripes fetched in place of their owner")
         self.peers = Gauge("p2pd_peers", "Live peers", registry=self.registry)
         self.blobs_held = Gauge("p2pd_blobs_held", "Whole, verified blobs", registry=self.registry)
 
