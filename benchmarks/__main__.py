@@ -1,11 +1,11 @@
-"""`python -m benchmarks demo …`, `python -m benchmarks readme …`"""
+"""`python -m benchmarks demo|matrix|readme …`"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from benchmarks import demo, readme
+from benchmarks import demo, matrix, readme
 from benchmarks.testbed import TestbedError
 
 
@@ -14,9 +14,11 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     demo.add_arguments(commands.add_parser("demo", help="update a site as today and with p2pd, and compare"))
     readme.add_arguments(commands.add_parser("readme", help="write results of the demo into the README"))
+    matrix.add_arguments(commands.add_parser("matrix", help="the same over several sizes of the site"))
     options = parser.parse_args()
+    run = {"demo": demo.run, "matrix": matrix.run, "readme": readme.run}[options.command]
     try:
-        return demo.run(options) if options.command == "demo" else readme.run(options)
+        return run(options)
     except TestbedError as error:
         print(f"{options.command}: {error}", file=sys.stderr)
         return 1
