@@ -6,7 +6,7 @@ that leaves moves only what it owned.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Iterable
 
 import xxhash
@@ -43,19 +43,26 @@ class Ranking:
         self._key = key
         self._entries: list[tuple[int, str]] = []
 
-    def add(self, member: str) -> None:
-        """Take in a member; one that is in already stays in once."""
-        entry = (_score(self._key, member), member)
-        at = bisect_left(self._entries, entry)
-        if self._entries[at : at + 1] != [entry]:
-            insort(self._entries, entry)
+    def add(self, member: str) -> int | None:
+        """Take in a member. Its rank from 0, None if it was in already."""
+        at, is_in = self._find(member)
+        if is_in:
+            return None
+        self._entries.insert(at, (_score(self._key, member), member))
+        return len(self._entries) - 1 - at
 
-    def discard(self, member: str) -> None:
-        """Forget a member, if it is in."""
+    def discard(self, member: str) -> int | None:
+        """Forget a member. The rank it had, None if it was not in."""
+        at, is_in = self._find(member)
+        if not is_in:
+            return None
+        del self._entries[at]
+        return len(self._entries) - at
+
+    def _find(self, member: str) -> tuple[int, bool]:
         entry = (_score(self._key, member), member)
         at = bisect_left(self._entries, entry)
-        if self._entries[at : at + 1] == [entry]:
-            del self._entries[at]
+        return at, at < len(self._entries) and self._entries[at] == entry
 
     def top(self, count: int) -> list[str]:
         """The first `count` of `ranked`."""

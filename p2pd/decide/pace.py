@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import NamedTuple
 
 __all__ = ["Pace", "Since"]
@@ -33,9 +34,13 @@ class Pace:
         self._took = _TOOK_AT_FIRST
         self._took_any = False
         self._clock = 0.0
+        # Each new highest stripe that the site had, with the site's clock then; both ascend.
+        self._heights: list[int] = []
+        self._height_clocks: list[float] = []
 
-    def came(self, stripes: int, now: float) -> None:
-        """That many stripes came that nobody was known to have."""
+    def came(self, fresh: int, now: float) -> None:
+        """Stripes (as bits) came that nobody was known to have."""
+        stripes = fresh.bit_count()
         clock = self.clock(now)
         # Sums, for stripes that share a link end together: their gaps are none, none, none and a long one.
         kept = _KEPT**stripes
@@ -43,6 +48,10 @@ class Pace:
         self._time = self._time * kept + gap
         self._stripes = self._stripes * kept + stripes
         self._clock, self.came_at = clock, now
+        height = fresh.bit_length() - 1
+        if not self._heights or height > self._heights[-1]:
+            self._heights.append(height)
+            self._height_clocks.append(clock)
 
     def took(self, seconds: float) -> None:
         """A stripe took so long from claim to have, at any member."""
@@ -80,3 +89,22 @@ class Pace:
         """
         low, high = _AHEAD_BOUNDS
         return min(max(low, round(_AHEAD_SECONDS / max(self.seconds, 1e-3))), high)
+
+    def lateness(
+        self, stripe: int, since: Since, now: float, *, lowest: bool, clocked: bool
+    ) -> tuple[float, int]:
+        """When to look again at a stripe awaited `since`, and by how many times `patience` it is late now.
+
+        Where it is `clocked`, by the site's clock and from the time that a higher one passed it: a
+        seeder that is still pulling the blob gives it in order, and whoever asked for a stripe
+        further on has to wait its turn. Where it is the `lowest` that the site lacks, also by the
+        time for which nothing came at all.
+        """
+        patience, late = self.patience, 0
+        passed = bisect_right(self._heights, stripe)
+        if clocked and passed < len(self._heights):
+            late = int((self.clock(now) - max(since.clock, self._height_clocks[passed])) / patience)
+        if lowest:
+            late = max(late, int((now - max(since.at, self.came_at)) / patience))
+        waited = max(0.0, now - since.at)
+        return now + patience - waited % patience, late

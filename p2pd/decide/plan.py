@@ -20,7 +20,7 @@ every node applies to its own view of the swarm:
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -89,9 +89,6 @@ class FetchPlan:
         self._holders: set[str] = set()
         self._all = mask_of(range(layout.stripe_count))
         self._known = self._seen = have
-        # Each new highest stripe that the site had, with the site's clock then; both ascend.
-        self._heights: list[int] = []
-        self._height_clocks: list[float] = []
         self._offered = 0
         self._is_offer_stale = False
         self._claims = Claims()
@@ -307,19 +304,22 @@ class FetchPlan:
         room = self._room()
         fetch: list[int] = []
         owed: dict[int, tuple[str, Since]] = {}
-        due = self._pace.ahead - (self.claimed & ~self.have & ~self._offer()).bit_count()
-        lowest = True
+        next_up: Counter[str] = Counter()
+        pending = self.claimed & ~self.have & ~self._offer()
+        due = self._pace.ahead - pending.bit_count()
+        lowest = (missing & -missing) < (pending & -pending) or not pending
         for stripe in iter_bits(missing):
             claimants = self._claims.on(stripe, self._lan.muted)
             order = [node for node in self._rank(stripe) if node not in claimants]
             if claimants:
-                since = max(claimants.values())
+                since, clocked = max(claimants.values()), True
             else:
-                first = order.pop(0)
-                owed[stripe] = known = self._owed_since(stripe, first, now)
-                since = known[1]
-            late_at, admitted = self._lateness(stripe, since, now, lowest=lowest)
-            is_own = not claimants and known[0] == self._me
+                owner = order.pop(0)
+                next_up[owner] += 1
+                owed[stripe] = known = self._owed_since(stripe, owner, now)
+                since, clocked = known[1], not self._is_about_to(owner, next_up[owner])
+            late_at, admitted = self._pace.lateness(stripe, since, now, lowest=lowest, clocked=clocked)
+            is_own = not claimants and owner == self._me
             if len(fetch) < room and (is_own or self._me in self._admitted(order, admitted)):
                 fetch.append(stripe)
             if not admitted:
@@ -331,30 +331,15 @@ class FetchPlan:
         self._owed = owed
         return tuple(fetch)
 
+    def _is_about_to(self, owner: str, place: int) -> bool:
+        """Whether the owner is at work and comes to this stripe next: to take it over then is a race."""
+        member = self._members.get(owner)
+        return member is not None and member.flying != 0 and place <= IN_FLIGHT[0]
+
     def _owed_since(self, stripe: int, owner: str, now: float) -> tuple[str, Since]:
         """Who owes an unclaimed stripe, and since when that node does."""
         known = self._owed.get(stripe)
         return known if known is not None and known[0] == owner else (owner, self._pace.since(now))
-
-    def _lateness(self, stripe: int, since: Since, now: float, *, lowest: bool) -> tuple[float, int]:
-        """When a stripe will next be late by another `patience`, and by how many it is now.
-
-        Only a stripe that a higher one has overtaken is late: a seeder that is still pulling the
-        blob gives it in order, and whoever asked for a stripe further on has to wait its turn.
-        """
-        patience = self._pace.patience
-        passed = self._passed_at(stripe)
-        admitted = 0 if passed is None else int((self._pace.clock(now) - max(since.clock, passed)) / patience)
-        if lowest:
-            quiet = now - max(since.at, self._pace.came_at)
-            admitted = max(admitted, int(quiet / patience))
-        waited = max(0.0, now - since.at)
-        return now + patience - waited % patience, admitted
-
-    def _passed_at(self, stripe: int) -> float | None:
-        """The site's clock when a stripe above this one first came; None while none has."""
-        at = bisect_right(self._heights, stripe)
-        return self._height_clocks[at] if at < len(self._heights) else None
 
     def _admitted(self, order: list[str], admitted: int) -> list[str]:
         """Who may take over. Past the fetchers anybody may, else their failure would be the site's."""
@@ -383,17 +368,14 @@ class FetchPlan:
         return rank
 
     def _enrol(self, node: str) -> None:
-        self._seeder_ranking.add(node)
-        self._refresh_fetchers()
+        self._fetchers_changed(self._seeder_ranking.add(node))
 
     def _expel(self, node: str) -> None:
-        self._seeder_ranking.discard(node)
-        self._refresh_fetchers()
+        self._fetchers_changed(self._seeder_ranking.discard(node))
 
-    def _refresh_fetchers(self) -> None:
-        fetchers = self._seeder_ranking.top(FETCHERS)
-        if fetchers != self._fetchers:
-            self._fetchers = fetchers
+    def _fetchers_changed(self, rank: int | None) -> None:
+        if rank is not None and rank < FETCHERS:
+            self._fetchers = self._seeder_ranking.top(FETCHERS)
             self._ranks.clear()
 
     def _claim_ended(self, stripe: int, node: str, has_it: bool, now: float) -> None:
@@ -412,11 +394,7 @@ class FetchPlan:
         if fresh:
             self._known |= fresh
             self._seen |= fresh
-            self._pace.came(fresh.bit_count(), now)
-            height = fresh.bit_length() - 1
-            if not self._heights or height > self._heights[-1]:
-                self._heights.append(height)
-                self._height_clocks.append(self._pace.clock(now))
+            self._pace.came(fresh, now)
 
     def _mute(self, now: float) -> None:
         wanted = self._window_mask() & ~self.have

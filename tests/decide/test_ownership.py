@@ -45,11 +45,13 @@ def test_stripes_are_spread_evenly() -> None:
 def test_a_ranking_kept_is_the_ranking_made(steps: list[tuple[bool, str]], count: int) -> None:
     key, kept, members = object_key("x"), Ranking(object_key("x")), set[str]()
     for joins, member in steps:
+        was_in = member in members
+        rank = ranked(key, members | {member}).index(member)
         if joins:
-            kept.add(member)
+            assert kept.add(member) == (None if was_in else rank)
             members.add(member)
         else:
-            kept.discard(member)
+            assert kept.discard(member) == (rank if was_in else None)
             members.discard(member)
         assert kept.top(count) == ranked(key, members)[:count]
     assert len(kept) == len(members)

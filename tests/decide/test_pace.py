@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pd.decide.pace import Pace
+from p2pd.decide.bits import mask_of
+from p2pd.decide.pace import Pace, Since
 
 
 def test_patience_is_three_times_what_a_stripe_takes() -> None:
@@ -27,7 +28,7 @@ def test_patience_has_bounds() -> None:
 def test_the_site_looks_about_a_second_and_a_half_ahead(seconds: float, ahead: int) -> None:
     pace = Pace(0.0)
     for i in range(1, 400):
-        pace.came(1, i * seconds)
+        pace.came(1 << i, i * seconds)
     assert pace.ahead == ahead
 
 
@@ -35,14 +36,14 @@ def test_a_burst_is_not_a_rate() -> None:
     pace = Pace(0.0)
     for burst in range(1, 30):
         for i in range(12):
-            pace.came(1, burst * 1.2 + i * 1e-6)
+            pace.came(1 << (burst * 12 + i), burst * 1.2 + i * 1e-6)
     assert pace.seconds == pytest.approx(0.1, rel=0.3)
 
 
 def test_the_clock_stands_still_while_nothing_comes() -> None:
     pace = Pace(0.0)
     for i in range(1, 200):
-        pace.came(1, i * 0.1)
+        pace.came(1 << i, i * 0.1)
     at = pace.clock(20.0)
     assert pace.clock(20.4) == pytest.approx(at + 0.4)
     assert pace.clock(50.0) == pace.clock(500.0) < at + 1.0
@@ -55,6 +56,33 @@ def test_the_clock_never_goes_back_nor_faster_than_time(steps: list[tuple[float,
         before = pace.clock(now)
         now += passes
         assert before <= pace.clock(now) <= before + passes + 1e-6
-        pace.came(stripes, now)
+        pace.came(mask_of(range(stripes)), now)
         assert pace.clock(now) >= before
         assert pace.seconds > 0
+
+
+def test_what_a_higher_stripe_passed_is_late_by_the_clock() -> None:
+    pace = Pace(0.0)
+    pace.took(1.0)
+    awaited = pace.since(0.0)
+    for i in range(10, 100):
+        pace.came(1 << i, (i - 9) * 0.1)
+
+    def late(stripe: int, since: Since = awaited) -> int:
+        return pace.lateness(stripe, since, 9.0, lowest=False, clocked=True)[1]
+
+    assert late(5) == 2  # passed at 0.1 s, 8.9 s ago, at a patience of 3 s
+    assert late(60) == 1  # passed at 5.2 s
+    assert late(99) == 0  # nothing passed it yet
+    assert late(5, Since(7.0, 7.0)) == 0
+    assert pace.lateness(5, awaited, 9.0, lowest=False, clocked=False)[1] == 0
+
+
+def test_the_lowest_is_late_when_nothing_comes() -> None:
+    pace = Pace(0.0)
+    pace.took(1.0)
+    pace.came(1 << 9, 2.0)
+    awaited = Since(0.0, 0.0)
+    assert pace.lateness(0, awaited, 4.9, lowest=True, clocked=False)[1] == 0
+    assert pace.lateness(0, awaited, 5.0, lowest=True, clocked=False)[1] == 1
+    assert pace.lateness(0, awaited, 8.0, lowest=True, clocked=False)[1] == 2
