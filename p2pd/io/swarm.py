@@ -101,6 +101,7 @@ class LibtorrentSegment:
         self._engine = engine
         self._name = name
         self._handle: lt.torrent_handle | None = None
+        self._asked = False
         self._checked = trio.Event()
         self._removed = trio.Event()
         self._have: set[int] = set()
@@ -210,6 +211,7 @@ class LibtorrentSwarm:
         try:
             has_file = not complete and await trio.to_thread.run_sync(path.exists)
             self._session.async_add_torrent(_torrent(meta, name, path.parent, complete=complete))
+            segment._asked = True
             with trio.move_on_after(_ADD_TIMEOUT):
                 await segment._checked.wait()
             if segment.error is not None:
@@ -239,6 +241,10 @@ class LibtorrentSwarm:
     async def remove(self, segment: LibtorrentSegment) -> None:
         if self._segments.get(segment._name) is not segment:
             return
+        if segment._asked and segment._handle is None and segment.error is None:
+            # Given up while being added: left in the session it would bar the next of its name for good.
+            with trio.move_on_after(_REMOVE_TIMEOUT):
+                await segment._checked.wait()
         if segment._handle is not None:
             self._session.remove_torrent(segment._handle)
             with trio.move_on_after(_REMOVE_TIMEOUT):

@@ -105,3 +105,18 @@ async def test_a_disk_error_is_reported(tmp_path: Path) -> None:
             await swarm.add(META, path, complete=False)
         path.rmdir()
         assert not (await swarm.add(META, path, complete=False)).have, "the name is free again"
+
+
+async def test_an_add_that_is_given_up_does_not_bar_the_next(tmp_path: Path) -> None:
+    path = path_of(tmp_path, META)
+    path.write_bytes(DATA)
+    async with open_swarm("127.0.0.1", 0) as swarm:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await swarm.add(META, path, complete=True)
+        assert scope.cancelled_caught
+        # By the time another one is in, the session has dealt with the first.
+        other = make_meta(DATA[: 2 * MIB])
+        await swarm.add(other, path_of(tmp_path, other), complete=False)
+        with trio.fail_after(10):
+            assert (await swarm.add(META, path, complete=True)).is_complete
