@@ -29,7 +29,7 @@ SEEDER_DEADLINE = 5.0
 ORIGIN_DEADLINE = 8.0
 
 _GATHER = 48 * 1024
-_GATHER_FOR = 0.03
+_GATHER_BOUNDS = (0.01, 0.1)
 """On a slow link a read returns a packet or two, and costs as much CPU as one of 64 KiB: let the
 kernel gather bytes for a moment after each short one. Its buffers hold far more than comes then."""
 
@@ -124,16 +124,17 @@ class Wan:
             if stream.size != size:
                 raise WrongContent(f"{rung.name} says that {digest} has {stream.size} bytes, not {size}")
             on_bytes(0)
-            skip = start - stream.start
+            skip, began, came = start - stream.start, trio.current_time(), 0
             async for chunk in stream.chunks:
                 on_bytes(len(chunk))
+                came += len(chunk)
                 data += chunk[skip:] if skip else chunk
                 skip = max(0, skip - len(chunk))
                 missing = stop - start - len(data)
                 if missing <= 0:
                     break
                 if len(chunk) < _GATHER and missing > len(chunk):
-                    await trio.sleep(_GATHER_FOR)
+                    await trio.sleep(_gather_for(missing, (trio.current_time() - began) / came))
         self._metrics.wan_bytes.labels(rung.name).inc(len(data))
         return bytes(data[: stop - start])
 
@@ -200,6 +201,12 @@ class Wan:
         if rung.health.succeeded():
             self._metrics.ladder_steps.labels(rung.name, "up").inc()
             log.info("ladder.up", rung=rung.name)
+
+
+def _gather_for(missing: int, seconds_a_byte: float) -> float:
+    """Seconds until the kernel has about `_GATHER` bytes, or what is missing."""
+    low, high = _GATHER_BOUNDS
+    return min(max(low, min(_GATHER, missing) * seconds_a_byte), high)
 
 
 async def _in_time(ask: Callable[[Origin], Awaitable[T]], rung: _Rung) -> T:
