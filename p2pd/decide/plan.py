@@ -28,8 +28,8 @@ from enum import StrEnum
 from p2pd.decide.bits import iter_bits, mask_of
 from p2pd.decide.claims import Claims
 from p2pd.decide.election import LEAD_PATIENCE, Election
+from p2pd.decide.fetchers import Fetchers
 from p2pd.decide.lan import LanTrust
-from p2pd.decide.ownership import Ranking, object_key, ranked, stripe_key
 from p2pd.decide.pace import Pace, Since
 from p2pd.model.layout import Layout
 from p2pd.model.reference import Digest
@@ -37,12 +37,12 @@ from p2pd.model.reference import Digest
 __all__ = ["Decision", "FetchPlan", "Way"]
 
 IN_FLIGHT = (2, 6)
-FETCHERS = 32
 LOOKAHEAD = 3
 DEMOTED = 4
 SETTLE = 0.5
 _SOONEST = 0.01
 _OVERTAKEN = 0.6
+_AT_WORK = 1.0
 
 
 class Way(StrEnum):
@@ -82,7 +82,6 @@ class FetchPlan:
         self.have = have
         self.in_flight: dict[int, float] = {}
         self._received = 0
-        self._digest = digest
         self._me = me
         self._way = way
         self._members: dict[str, _Member] = {}
@@ -92,9 +91,7 @@ class FetchPlan:
         self._offered = 0
         self._is_offer_stale = False
         self._claims = Claims()
-        self._seeder_ranking = Ranking(object_key(f"fetchers {digest}"))
-        self._fetchers: list[str] = []
-        self._ranks: dict[int, list[str]] = {}
+        self._fetchers = Fetchers(digest, self._claims.overtaken)
         self._owed: dict[int, tuple[str, Since]] = {}
         self._hold_until = now
         self._pace = Pace(now)
@@ -102,7 +99,7 @@ class FetchPlan:
         self._window_of = (-1, 0)
         self._election = Election(digest, me)
         if way is Way.SEEDER:
-            self._enrol(me)
+            self._fetchers.add(me)
 
     # What happened.
 
@@ -114,7 +111,7 @@ class FetchPlan:
             member = self._members[node] = _Member(0, 0, Way.NONE, now)
         if member.way is not way:
             member.way = way
-            self._expel(node)
+            self._fetchers.discard(node)
             self._trust(node)
         if (have | claimed) & ~(member.have | member.claimed):
             member.active_at = now
@@ -156,7 +153,7 @@ class FetchPlan:
     def _end_membership(self, node: str) -> None:
         member = self._members.pop(node, None)
         self._claims.forget(node)
-        self._expel(node)
+        self._fetchers.discard(node)
         if member is not None:
             for stripe in iter_bits(member.flying):
                 self._claims.end(stripe, node)
@@ -168,9 +165,9 @@ class FetchPlan:
             self._way = way
             # The others' ways change at the same moment: hear them first, or each would be the only owner.
             self._hold_until = now + (SETTLE if self._members else 0.0)
-            self._expel(self._me)
+            self._fetchers.discard(self._me)
             if way is Way.SEEDER:
-                self._enrol(self._me)
+                self._fetchers.add(self._me)
 
     def started(self, stripe: int, now: float) -> None:
         """This node began to fetch a stripe."""
@@ -300,7 +297,7 @@ class FetchPlan:
     def _by_rank(self, missing: int, now: float, wakes: list[float]) -> tuple[int, ...]:
         """Own stripes and late ones, lowest first, among the next few that the site lacks."""
         if self._claims.forgive(now):
-            self._ranks.clear()
+            self._fetchers.last_changed()
         room = self._room()
         fetch: list[int] = []
         owed: dict[int, tuple[str, Since]] = {}
@@ -310,17 +307,17 @@ class FetchPlan:
         lowest = (missing & -missing) < (pending & -pending) or not pending
         for stripe in iter_bits(missing):
             claimants = self._claims.on(stripe, self._lan.muted)
-            order = [node for node in self._rank(stripe) if node not in claimants]
+            order = [node for node in self._fetchers.rank(stripe) if node not in claimants]
             if claimants:
                 since, clocked = max(claimants.values()), True
             else:
                 owner = order.pop(0)
                 next_up[owner] += 1
                 owed[stripe] = known = self._owed_since(stripe, owner, now)
-                since, clocked = known[1], not self._is_about_to(owner, next_up[owner])
+                since, clocked = known[1], not self._is_about_to(owner, next_up[owner], now)
             late_at, admitted = self._pace.lateness(stripe, since, now, lowest=lowest, clocked=clocked)
             is_own = not claimants and owner == self._me
-            if len(fetch) < room and (is_own or self._me in self._admitted(order, admitted)):
+            if len(fetch) < room and (is_own or self._me in self._fetchers.admitted(order, admitted)):
                 fetch.append(stripe)
             if not admitted:
                 due -= 1
@@ -331,22 +328,17 @@ class FetchPlan:
         self._owed = owed
         return tuple(fetch)
 
-    def _is_about_to(self, owner: str, place: int) -> bool:
+    def _is_about_to(self, owner: str, place: int, now: float) -> bool:
         """Whether the owner is at work and comes to this stripe next: to take it over then is a race."""
         member = self._members.get(owner)
-        return member is not None and member.flying != 0 and place <= IN_FLIGHT[0]
+        if member is None or place > IN_FLIGHT[0]:
+            return False
+        return member.flying != 0 or now - member.active_at < _AT_WORK
 
     def _owed_since(self, stripe: int, owner: str, now: float) -> tuple[str, Since]:
         """Who owes an unclaimed stripe, and since when that node does."""
         known = self._owed.get(stripe)
         return known if known is not None and known[0] == owner else (owner, self._pace.since(now))
-
-    def _admitted(self, order: list[str], admitted: int) -> list[str]:
-        """Who may take over. Past the fetchers anybody may, else their failure would be the site's."""
-        if admitted > len(order):
-            known = set(order)
-            order = order + [node for node in self._seeder_ranking.top(admitted) if node not in known]
-        return order[:admitted]
 
     # What the rules look at.
 
@@ -359,25 +351,6 @@ class FetchPlan:
         allowed = min(max(low, self._pace.ahead // max(1, len(self._fetchers))), high)
         return max(0, min(allowed - len(self.in_flight), low))
 
-    def _rank(self, stripe: int) -> list[str]:
-        rank = self._ranks.get(stripe)
-        if rank is None:
-            rank = ranked(stripe_key(self._digest, stripe), self._fetchers)
-            rank.sort(key=lambda node: node in self._claims.overtaken)
-            self._ranks[stripe] = rank
-        return rank
-
-    def _enrol(self, node: str) -> None:
-        self._fetchers_changed(self._seeder_ranking.add(node))
-
-    def _expel(self, node: str) -> None:
-        self._fetchers_changed(self._seeder_ranking.discard(node))
-
-    def _fetchers_changed(self, rank: int | None) -> None:
-        if rank is not None and rank < FETCHERS:
-            self._fetchers = self._seeder_ranking.top(FETCHERS)
-            self._ranks.clear()
-
     def _claim_ended(self, stripe: int, node: str, has_it: bool, now: float) -> None:
         since = self._claims.end(stripe, node)
         if since is not None and has_it:
@@ -387,7 +360,7 @@ class FetchPlan:
     def _overtake(self, stripe: int, began: float, now: float) -> None:
         patience = self._pace.patience
         if self._claims.overtake(stripe, began - _OVERTAKEN * patience, now + DEMOTED * patience):
-            self._ranks.clear()
+            self._fetchers.last_changed()
 
     def _came(self, have: int, now: float) -> None:
         fresh = have & ~self._known
@@ -402,14 +375,14 @@ class FetchPlan:
         owing += [node for node in self._members if self._given_by(node) & wanted]
         self._lan.stalled(owing, now)
         for node in owing:
-            self._expel(node)
+            self._fetchers.discard(node)
         self._offered = self._offer_of_members()
         self._see_lan(now)
 
     def _trust(self, node: str) -> None:
         self._offered |= self._given_by(node)
         if node in self._members and self._members[node].way is Way.SEEDER and node not in self._lan.muted:
-            self._enrol(node)
+            self._fetchers.add(node)
 
     def _given_by(self, node: str) -> int:
         """What a member has and gives."""

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pd.decide.bits import iter_bits, mask_of
+from p2pd.decide.fetchers import FETCHERS
 from p2pd.decide.ownership import object_key, ranked, stripe_key
-from p2pd.decide.plan import DEMOTED, FETCHERS, IN_FLIGHT, LOOKAHEAD, SETTLE, FetchPlan, Way
+from p2pd.decide.plan import DEMOTED, IN_FLIGHT, LOOKAHEAD, SETTLE, FetchPlan, Way
 from p2pd.model.layout import Layout
 from p2pd.model.reference import Digest
 

@@ -4,8 +4,9 @@ import random
 
 import pytest
 
+from p2pd.decide.fetchers import FETCHERS
 from p2pd.decide.ownership import object_key, ranked
-from p2pd.decide.plan import FETCHERS, Way
+from p2pd.decide.plan import Way
 from tests.decide.simulator import MIB, Node, Site
 
 WAN = 12.5e6
@@ -18,7 +19,7 @@ def floor(site: Site) -> float:
 # Without faults: every byte once, in the time of one download.
 
 
-@pytest.mark.parametrize(("nodes", "mib"), [(1, 64), (2, 64), (8, 64), (16, 64), (50, 24)])
+@pytest.mark.parametrize(("nodes", "mib"), [(1, 64), (2, 64), (8, 64), (16, 48), (50, 16)])
 def test_a_simultaneous_start_costs_one_download(nodes: int, mib: int) -> None:
     site = Site(nodes, mib * MIB)
     assert site.run() <= 1.05 * floor(site) + 0.4
@@ -59,7 +60,7 @@ def test_a_node_that_comes_when_others_hold_the_blob_fetches_nothing() -> None:
 def test_a_thousand_nodes() -> None:
     """Everybody tells the fetchers and two dozen others how it stands, not everybody."""
     names = [f"node-{i}" for i in range(1000)]
-    site = Site(1000, 3 * MIB // 2, view=lambda node, peers: see(node, peers))
+    site = Site(1000, 5 * MIB // 4, view=lambda node, peers: see(node, peers))
     fetchers = set(ranked(object_key(f"fetchers {site.digest}"), names)[:FETCHERS])
 
     def see(node: Node, peers: list[Node]) -> list[Node]:
@@ -104,7 +105,7 @@ def test_a_holder_that_disappears_leaves_the_rest_to_the_owners() -> None:
 # The WAN goes and comes back.
 
 
-@pytest.mark.parametrize("nodes", [2, 8, 24])
+@pytest.mark.parametrize("nodes", [2, 8, 16])
 def test_a_wan_that_hangs_makes_no_storm_of_takeovers(nodes: int) -> None:
     site = Site(nodes, 48 * MIB)
     site.at(2.0, lambda: site.set_wan(0))
@@ -114,7 +115,7 @@ def test_a_wan_that_hangs_makes_no_storm_of_takeovers(nodes: int) -> None:
     assert site.wan_ratio <= 1 + in_flight_at_most_again * MIB / site.layout.size
 
 
-@pytest.mark.parametrize("nodes", [2, 8, 24])
+@pytest.mark.parametrize("nodes", [2, 8, 16])
 def test_a_wan_that_fails_costs_what_was_in_flight(nodes: int) -> None:
     site = Site(nodes, 48 * MIB)
     site.at(2.0, lambda: site.set_way(Way.NONE))
@@ -123,7 +124,7 @@ def test_a_wan_that_fails_costs_what_was_in_flight(nodes: int) -> None:
     assert site.wan_ratio <= 1 + 14 * MIB / site.layout.size
 
 
-@pytest.mark.parametrize("nodes", [2, 8, 24])
+@pytest.mark.parametrize("nodes", [2, 8, 16])
 def test_without_a_seeder_one_leads(nodes: int) -> None:
     site = Site(nodes, 48 * MIB)
     site.at(2.0, lambda: site.set_way(Way.ORIGIN))
@@ -182,7 +183,7 @@ def test_who_stays_finishes_whatever_happens(seed: int) -> None:
     Waste is bounded by what was in flight at each fault.
     """
     chance = random.Random(seed)
-    nodes = chance.randrange(2, 8)
+    nodes = chance.randrange(2, 7)
     late = {i: chance.uniform(0, 2) for i in range(1, nodes) if chance.random() < 0.5}
     site = Site(nodes, 16 * MIB, seed=seed, late=late, loss=chance.choice((0.0, 0.05, 0.2)))
     faults = 0
