@@ -299,6 +299,8 @@ class FetchPlan:
         if self._claims.forgive(now):
             self._fetchers.last_changed()
         room = self._room()
+        if not room:
+            return ()
         fetch: list[int] = []
         owed: dict[int, tuple[str, Since]] = {}
         next_up: Counter[str] = Counter()
