@@ -170,6 +170,7 @@ def expected(kind: str, code: int, name: str) -> tuple[int, str]:
 async def test_refusals_of_the_origin(node: Daemon, registry: FaultRegistry, kind: str) -> None:
     for number, (fault, (behaviour, code, name)) in enumerate(FAULTS.items()):
         path = path_of(registry, kind, number)
+        await node.settled()
         before = node.files()
         registry.fault("/v2/", behaviour)
         response = await get(node, path)

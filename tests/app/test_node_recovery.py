@@ -94,6 +94,7 @@ async def test_a_rotten_blob_is_dropped_and_fetched_again(
     path = f"blobs/sha256/{digest_of(body).hex[:2]}/{digest_of(body).hex}"
     async with open_daemon(config) as node:
         assert await read(node, body) == body
+        await node.settled()
         if when == "running":
             await retried_until_right(node, body, path)
     if when == "stopped":
@@ -131,13 +132,16 @@ async def test_a_cut_file_and_a_torn_sidecar_at_start(registry: FaultRegistry, t
     blob = tmp_path / "store" / f"blobs/sha256/{digest_of(LARGE).hex[:2]}/{digest_of(LARGE).hex}"
     async with open_daemon(config) as node:
         assert await read(node, LARGE) == LARGE
+        await node.settled()
     with blob.open("r+b") as file:
         file.truncate(MIB)
     async with open_daemon(config) as node:
         assert await read(node, LARGE) == LARGE
+        await node.settled()
     blob.with_name(blob.name + ".pieces").write_bytes(b"\0" * 100)
     async with open_daemon(config) as node:
         assert await read(node, LARGE) == LARGE
+        await node.settled()
     assert registry.count("GET /v2/app/blobs/") == 2, "the sidecar is made again from the bytes"
 
 

@@ -21,8 +21,9 @@ from p2pd.app.daemon import run_daemon
 from p2pd.io.registry_app import build_app
 from seeder.config import SeederConfig
 from seeder.service import run_seeder
+from tests.support.waiting import until
 
-__all__ = ["Daemon", "hurry", "node_config", "open_daemon", "open_seeder", "told"]
+__all__ = ["Daemon", "hurry", "node_config", "open_daemon", "open_files", "open_seeder", "told"]
 
 REGISTRY = "reg.test"
 
@@ -55,6 +56,10 @@ class Daemon:
         """Everything the store keeps, by path below it."""
         found = {str(path.relative_to(self.store)) for path in self.store.rglob("*") if path.is_file()}
         return found - {"lock"}
+
+    async def settled(self) -> None:
+        """Until nothing is being assembled: readers have the last byte before the blob is in its place."""
+        await until(lambda: not any(name.startswith(("partial/", "scratch/")) for name in self.files()))
 
     def tasks(self) -> int:
         """Tasks of the daemon."""
