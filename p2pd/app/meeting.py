@@ -125,6 +125,7 @@ class Meeting:
                     )
                 except P2pdError as error:
                     log.debug("meeting.no_metadata", digest=str(transfer.digest), reason=str(error))
+                    transfer.poke()
                 else:
                     transfer.learn_meta(meta, announce=self._owns_meta(index))
                     return

@@ -12,6 +12,7 @@ import trio
 from p2pd.app.metrics import Metrics
 from p2pd.decide.health import SourceHealth
 from p2pd.decide.plan import Way
+from p2pd.io.seeder_client import SEGMENT_WAIT
 from p2pd.model.content import Descriptor, Manifest, StaleTag
 from p2pd.model.errors import Denied, NotFound, OriginFault, RateLimited, Unavailable, WrongContent
 from p2pd.model.layout import SegmentMeta
@@ -97,10 +98,14 @@ class Wan:
     async def segment(self, repository: Repository, digest: Digest, size: int, index: int) -> SegmentMeta:
         """Piece hashes from a seeder, however long it takes to have them."""
         while True:
-            rung = self._first_seeder()
+            rung, asked_at = self._first_seeder(), trio.current_time()
             try:
                 meta = await self._seeder_sources[rung.name].segment(repository, digest, size, index)
             except Unavailable as error:
+                if trio.current_time() - asked_at < SEGMENT_WAIT / 2:
+                    # It did not wait for bytes to come; thought to be up, it would keep peers unheard.
+                    self._note_failure(rung, error)
+                    raise
                 log.debug("wan.segment_waits", digest=str(digest), segment=index, reason=str(error))
                 await trio.sleep(0.5)
                 continue
@@ -192,15 +197,18 @@ class Wan:
         except (NotFound, Denied, WrongContent, StaleTag):
             raise  # It answered: one bad image must not cost the others their source.
         except OriginFault as error:
-            retry_after = error.retry_after if isinstance(error, RateLimited) else None
-            self._metrics.wan_failures.labels(rung.name).inc()
-            if rung.health.failed(trio.current_time(), retry_after):
-                self._metrics.ladder_steps.labels(rung.name, "down").inc()
-                log.warning("ladder.down", rung=rung.name, reason=str(error))
+            self._note_failure(rung, error)
             raise
         if rung.health.succeeded():
             self._metrics.ladder_steps.labels(rung.name, "up").inc()
             log.info("ladder.up", rung=rung.name)
+
+    def _note_failure(self, rung: _Rung, error: OriginFault) -> None:
+        retry_after = error.retry_after if isinstance(error, RateLimited) else None
+        self._metrics.wan_failures.labels(rung.name).inc()
+        if rung.health.failed(trio.current_time(), retry_after):
+            self._metrics.ladder_steps.labels(rung.name, "down").inc()
+            log.warning("ladder.down", rung=rung.name, reason=str(error))
 
 
 def _gather_for(missing: int, seconds_a_byte: float) -> float:
