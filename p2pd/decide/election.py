@@ -13,13 +13,18 @@ LEAD_PATIENCE = 12.0
 """Seconds without anything new on the site after which the next in rank leads too: less than a
 client's stall limit, more than a stripe takes on any WAN worth using."""
 
+LISTEN = 0.8
+"""Seconds that a node with nothing of its own listens who else begins, or is at work: members report
+about as often, and two that both lead are never told apart again."""
+
 
 class Election:
     """By rendezvous rank on the digest, so that all agree without a word.
 
     The next in rank steps in when the site stands still, not when one member does: members that
     only wait for the leader look idle too, and would all lead at once. It leads on until a better
-    one is seen to bring something.
+    one is seen to bring something. Who comes later, with nothing, yields to whoever is at work by then,
+    however well it ranks: it would begin anew what the site has half.
     """
 
     def __init__(self, digest: Digest, me: str) -> None:
@@ -29,6 +34,7 @@ class Election:
         self._brought_at: dict[str, float] = {}
         self._began: float | None = None
         self._leading_since: float | None = None
+        self._is_late = False
 
     def brought(self, node: str, now: float) -> None:
         """A member has what nobody on the site had."""
@@ -42,10 +48,19 @@ class Election:
         """This node does not lead now, for whatever reason."""
         self._leading_since = None
 
-    def leads(self, others: Iterable[str], now: float) -> bool:
-        """Whether this node leads, among `others` that can reach the origin too."""
+    def leads(self, others: Iterable[str], now: float, *, is_new: bool = False) -> bool:
+        """Whether this node leads, among `others` that can reach the origin too.
+
+        `is_new`: it has nothing of the blob, and is fetching none.
+        """
         if self._began is None:
             self._began = now
+        site_moves = now - self.moved_at < LEAD_PATIENCE
+        others = list(others)
+        # Who finds nobody begins at once, and those that come find it at work.
+        listens = is_new and bool(others) and now - self._began < LISTEN
+        if listens:
+            self._is_late = site_moves
         rank = ranked(self._key, [self._me, *others])
         better = rank[: rank.index(self._me)]
         since = self._leading_since
@@ -53,6 +68,7 @@ class Election:
             leads = all(self._brought_at.get(node, since) <= since for node in better)
         else:
             leads = len(better) <= int((now - max(self.moved_at, self._began)) / LEAD_PATIENCE)
+            leads = leads and not listens and not (others and self._is_late and site_moves)
         if leads and since is None:
             self._leading_since = now
         elif not leads:

@@ -27,7 +27,7 @@ from enum import StrEnum
 
 from p2pd.decide.bits import iter_bits, mask_of
 from p2pd.decide.claims import Claims
-from p2pd.decide.election import LEAD_PATIENCE, Election
+from p2pd.decide.election import LEAD_PATIENCE, LISTEN, Election
 from p2pd.decide.fetchers import Fetchers
 from p2pd.decide.lan import LanTrust
 from p2pd.decide.pace import Pace, Since
@@ -277,8 +277,11 @@ class FetchPlan:
         if self.have == self._all or self._way is Way.NONE or self._offer() == self._all:
             pass
         elif not self._anyone_with_seeder(now):
-            lead = self._way is Way.ORIGIN and self._election.leads(self._heard(Way.ORIGIN), now)
-            wakes.append(now + LEAD_PATIENCE)
+            is_new = not self.claimed
+            lead = self._way is Way.ORIGIN and self._election.leads(
+                self._heard(Way.ORIGIN), now, is_new=is_new
+            )
+            wakes.append(now + (LISTEN if is_new else LEAD_PATIENCE))
         elif self._way is not Way.SEEDER:
             wakes.append(now + LEAD_PATIENCE)
         elif now < self._hold_until:

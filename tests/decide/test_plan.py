@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pd.decide.bits import iter_bits, mask_of
+from p2pd.decide.election import LISTEN
 from p2pd.decide.fetchers import FETCHERS
 from p2pd.decide.ownership import object_key, ranked, stripe_key
 from p2pd.decide.plan import DEMOTED, IN_FLIGHT, LOOKAHEAD, SETTLE, FetchPlan, Way
@@ -324,7 +325,8 @@ def test_without_a_seeder_the_first_in_rank_leads_and_only_that_one() -> None:
         for other in site:
             if other != node:
                 plan.member_progress(other, 0, 0, Way.ORIGIN, 0.0)
-        leads[node] = plan.decide(0.0).lead
+        assert not plan.decide(0.0).lead, "it listens first who is at work"
+        leads[node] = plan.decide(LISTEN).lead
     assert [node for node in site if leads[node]] == ranked(object_key(f"lead {DIGEST}"), site)[:1]
 
 

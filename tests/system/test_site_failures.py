@@ -85,6 +85,17 @@ def test_new_nodes_pull_from_peers_when_the_seeder_and_then_the_wan_are_gone(
     assert log_events(late[1].p2pd, "tag.stale")[0]["tag"] == f"{ORIGIN}/app:kept"
 
 
+def test_site_without_a_seeder_pulls_each_byte_about_once(site: LiveSite, tmp_path: Path) -> None:
+    image = synthetic_image(12, 40 * MIB, 2, tmp_path)
+    ref = site.bed.push(image, tag="seederless")
+    site.start(changes={"wan": {"seeders": []}})
+    update = site.update(ref, image)
+    assert_right(update, image, site.nodes)
+    assert update.wan_ratio <= 1.06
+    for blob in image.blobs:
+        assert len(set(site.origin_gets(blob.digest))) == 1
+
+
 def test_containerd_goes_upstream_when_nothing_works(site: LiveSite, tmp_path: Path) -> None:
     image = synthetic_image(13, 8 * MIB, 2, tmp_path)
     ref = site.bed.push(image, tag="nothing")
