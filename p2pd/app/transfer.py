@@ -409,10 +409,7 @@ class Transfer:
         cut = segment.meta.segment
         path = self.site.store.staged_path(self.digest, index)
         if len(segment.readable) == cut.piece_count:
-            if frontier == cut.offset:
-                await partial.append_segment(path, segment.meta)
-            else:
-                await partial.append(await _read_file(path, frontier - cut.offset, cut.length))
+            await partial.append_segment(path, segment.meta)
             self._loaded.pop(index)
             await self.site.shelf.release(self.digest, index, keep=True)
             return True

@@ -59,7 +59,7 @@ class Partial(Protocol):
         ...
 
     async def append_segment(self, staged: Path, meta: SegmentMeta) -> None:
-        """Copy a whole staged segment, which must begin at `frontier`, reusing its piece hashes."""
+        """Copy the rest of a whole staged segment that `frontier` lies in, reusing its piece hashes."""
         ...
 
     def segment_meta(self, index: int) -> SegmentMeta | None:
