@@ -26,6 +26,7 @@ __all__ = [
     "UserMistake",
     "ConfigError",
     "InvalidReference",
+    "NotRunning",
     "fresh",
 ]
 
@@ -103,3 +104,7 @@ class ConfigError(UserMistake):
 
 class InvalidReference(UserMistake):
     """A digest, repository name, tag, registry or range is malformed."""
+
+
+class NotRunning(P2pdError):
+    """A command found no daemon at its admin socket, or may not talk to it."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from p2pd.app.cli import explain, load_config, main
+from p2pd.app.cli import main
 from p2pd.app.config import NodeConfig
+from p2pd.app.launch import explain, load_config
 from p2pd.model.errors import ConfigError, P2pdError, StoreError, UserMistake
 
 
@@ -41,20 +44,45 @@ def test_an_interrupt_is_no_error() -> None:
     assert raising(KeyboardInterrupt()) == 130
 
 
-@pytest.mark.parametrize("arguments", [[], ["fly"], ["run", "--speed", "9"]])
-def test_a_wrong_call(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    assert stopped.value.code == 2
-    assert "usage: p2pd" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["fly"], "p2pd: No such command 'fly'; see p2pd --help\n"),
+        (["run", "--speed", "9"], "p2pd: No such option: --speed; see p2pd run --help\n"),
+        (["run", "--config"], "p2pd: Option '--config' requires an argument; see p2pd --help\n"),
+    ],
+)
+def test_a_wrong_call_is_one_line(
+    arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr() == ("", line)
 
 
-@pytest.mark.parametrize("option", ["--help", "--version"])
-def test_help_and_version(option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main([option])
-    assert stopped.value.code == 0
+def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "Usage: p2pd" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"]])
+def test_help_and_version(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 0
     assert "p2pd" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("program", ["p2pd.app.cli", "seeder.cli"])
+def test_the_daemon_is_not_charged_for_the_command_line(program: str, tmp_path: Path) -> None:
+    """Everything up to the first await of the daemon is imported, nothing of it is typer or rich."""
+    config = tmp_path / "config.toml"
+    config.touch()
+    probe = f"""
+import sys, trio, {program} as cli
+trio.run = lambda *_: None
+print(cli.main(["run", "--config", {str(config)!r}]), "p2pd.io.serve" in sys.modules)
+print(*({{"typer", "rich", "click", "argparse"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "True"], done.stderr
 
 
 @pytest.mark.parametrize(

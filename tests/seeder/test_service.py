@@ -226,16 +226,14 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "seeder.toml, line 2: seeder.listen" in said
-    with pytest.raises(SystemExit) as caught:
-        main(["--version"])
-    assert caught.value.code == 0
+    assert main(["--version"]) == 0
 
 
 def test_usage_of_a_seeder_that_never_ran(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "seeder.toml"
     config.write_text(f'[seeder]\nstate_dir = "{tmp_path}/none"\n')
     assert main(["usage", "--config", str(config)]) == 0
-    assert capsys.readouterr().out.count("\n") == 1
+    assert capsys.readouterr() == ("", "nothing was served yet\n")
 
 
 def test_defaults_and_refused_keys() -> None:
