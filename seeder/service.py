@@ -3,7 +3,8 @@
 run_seeder
 ├── transfers (one task a blob on its way)
 ├── usage log (writes every few seconds)
-└── registry API with the segment endpoint (last to start, first to stop)
+├── registry API with the segment endpoint (last to serve, first to stop)
+└── service manager (told once the API serves)
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from __future__ import annotations
 import signal
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import structlog
 import trio
 
 from p2pd import __version__
+from p2pd.app.notify import Notifier
 from p2pd.app.upstreams import upstreams_of
 from p2pd.io.credentials import DockerConfig
 from p2pd.io.origin import OriginClient
@@ -60,10 +63,11 @@ async def run_seeder(
         nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
         usage = UsageLog(usage_path(config), time.time)
         nursery.start_soon(usage.run)
+        transfers = Transfers(store, origin, nursery)
         content = SeederContent(
             store,
             origin,
-            Transfers(store, origin, nursery),
+            transfers,
             tag_ttl=section.tag_ttl,
             on_served=usage.note_nowait,
         )
@@ -75,7 +79,12 @@ async def run_seeder(
             upstreams=[spec.registry for spec in config.upstreams],
             blobs=sum(1 for _ in store.held()),
         )
+        await nursery.start(Notifier().run, partial(_status, store, transfers))
         task_status.started(bound)
+
+
+def _status(store: FileStore, transfers: Transfers) -> str:
+    return f"{sum(1 for _ in store.held())} blobs, {transfers.running} transfers"
 
 
 async def _serve(

@@ -67,6 +67,11 @@ class Transfers:
         self._running: dict[Digest, _Transfer] = {}
         self._failed: dict[Key, tuple[P2pdError, float]] = {}
 
+    @property
+    def running(self) -> int:
+        """How many are running or wait for their turn."""
+        return len(self._running)
+
     async def obtain(self, repository: Repository, digest: Digest) -> Partial:
         """The assembly of the blob, begun if need be, as soon as its origin has answered.
 

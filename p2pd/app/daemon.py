@@ -6,7 +6,8 @@ run_daemon
 ├── shelf (unloads idle segments)
 ├── peers (control plane: listener, links)
 ├── mDNS
-└── mirror (last to start, first to stop)
+├── mirror (last to serve, first to stop)
+└── service manager (told once the mirror serves)
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -26,6 +28,7 @@ from p2pd.app.config import NodeConfig
 from p2pd.app.identity import load_node_id
 from p2pd.app.metrics import Metrics
 from p2pd.app.node_content import NodeContent
+from p2pd.app.notify import Notifier
 from p2pd.app.peer_service import PeerService
 from p2pd.app.shelf import Shelf
 from p2pd.app.site import Site
@@ -93,7 +96,13 @@ async def run_daemon(
             swarm=engine.port,
             blobs=sum(1 for _ in store.held()),
         )
+        await nursery.start(Notifier().run, partial(_status, config, site, transfers))
         task_status.started(bound)
+
+
+def _status(config: NodeConfig, site: Site, transfers: Transfers) -> str:
+    peers, blobs = len(site.peers.live()), sum(1 for _ in site.store.held())
+    return f"site {config.node.site}: {peers} peers, {blobs} blobs, {len(transfers.all_running())} transfers"
 
 
 @asynccontextmanager
