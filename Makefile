@@ -1,9 +1,9 @@
 # make demo    build an edge site on this machine and update it three ways (root)
 # make test    lint, types, unit and system tests
-# Also: setup, lint, unit, bench.   DEMO="--nodes 4 --json build/demo.json" passes options to the demo.
+# Also: setup, lint, unit, bench, docs (docs/configuration.md).   DEMO="--nodes 4 --json build/demo.json" passes options to the demo.
 
 PY := .venv/bin/python
-.PHONY: setup lint unit test demo bench
+.PHONY: setup lint unit test demo bench docs
 
 setup:
 	@packaging/setup.sh
@@ -25,3 +25,6 @@ demo: setup
 
 bench: setup
 	@$(PY) -m benchmarks matrix $(BENCH)
+
+docs: setup
+	@$(PY) packaging/configuration.py

@@ -1,13 +1,7 @@
 """What can be configured: the node's sections, and those it shares with the seeder.
 
-`load(path, NodeConfig)` reads a file. Every key may be left out. The whole surface:
-
-    [node]    site, state_dir
-    [mirror]  listen, default_registry
-    [lan]     control, swarm_port, multicast, peers, interfaces
-    [wan]     seeders, docker_config, direct
-    [upstreams."<registry>"]  url, alias, ca_file
-    [log]     level, format
+`load(path, NodeConfig)` reads a file. Every key may be left out. docs/configuration.md is made from
+the meanings written here; they are for operators.
 
 Without any [upstreams] table the upstreams are docker.io, ghcr.io, quay.io and registry.k8s.io;
 with one, exactly those that are written and no others.
@@ -19,7 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from p2pd.app.kinds import address, boolean, choice, http_url, integer, list_of, registry, text
+from p2pd.app.kinds import address, boolean, choice, http_url, integer, kind, list_of, registry, text
 from p2pd.app.settings import Entries, key, load, parse, section, table
 from p2pd.model.address import Address
 from p2pd.model.upstream import UpstreamSpec
@@ -34,6 +28,7 @@ __all__ = [
     "WanSection",
     "directory",
     "load",
+    "log_section",
     "parse",
     "upstreams_table",
 ]
@@ -49,6 +44,7 @@ _ALIAS = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 _SITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
+@kind("1 to 63 letters, digits, '.', '_' and '-'")
 def _site(value: object) -> str:
     name = text(value)
     if not _SITE.fullmatch(name):
@@ -58,6 +54,7 @@ def _site(value: object) -> str:
     return name
 
 
+@kind("lower-case letters and digits, with single '.', '_' or '-' between them")
 def _alias(value: object) -> str:
     name = text(value)
     if name and (len(name) > 128 or not _ALIAS.fullmatch(name)):
@@ -67,6 +64,7 @@ def _alias(value: object) -> str:
     return name
 
 
+@kind("an absolute path")
 def directory(value: object) -> str:
     """An absolute path."""
     path = text(value)
@@ -77,59 +75,117 @@ def directory(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class NodeSection:
-    """`site` names the LAN that this node belongs to; `state_dir` holds content and the node's id."""
-
-    site: str = key(_site, "default")
-    state_dir: str = key(directory, "/var/lib/p2pd")
+    site: str = key(
+        _site,
+        "default",
+        "Name of the LAN that this node belongs to. Nodes of one LAN with the same site share content; "
+        "give two groups on one LAN different names to keep them apart.",
+    )
+    state_dir: str = key(
+        directory,
+        "/var/lib/p2pd",
+        "Where content and this node's id are kept. It needs room for all images the site pulls. "
+        "Do not clone it with a disk image: two nodes with one id take each other for themselves.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class MirrorSection:
-    """The registry mirror. `default_registry` is meant by clients that name none."""
-
-    listen: Address = key(address, "127.0.0.1:7780")
-    default_registry: str = key(registry, "docker.io")
+    listen: Address = key(
+        address,
+        "127.0.0.1:7780",
+        "Where this node's own container runtime finds the mirror. Whoever reaches it can read cached "
+        "images, so keep it on loopback. After a change run `p2pd runtime install` again.",
+    )
+    default_registry: str = key(
+        registry,
+        "docker.io",
+        "The registry meant by clients that name none, as Docker Engine does. "
+        "It has to be among the upstreams.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class LanSection:
-    """Other nodes of the site: found by multicast, and those in `peers` (control addresses).
-
-    `interfaces` limits multicast to these network interfaces; empty means all.
-    """
-
-    control: Address = key(address, "0.0.0.0:7781")
-    swarm_port: int = key(integer(0, 65535), 7782)
-    multicast: bool = key(boolean, True)
-    peers: tuple[Address, ...] = key(list_of(address), [])
-    interfaces: tuple[str, ...] = key(list_of(text), [])
+    control: Address = key(
+        address,
+        "0.0.0.0:7781",
+        "Where other nodes of the site talk to this one. Its host is also where BitTorrent listens: "
+        "write the LAN's own address to keep both off other networks.",
+    )
+    swarm_port: int = key(
+        integer(0, 65535), 7782, "TCP port of BitTorrent, on the host of `control`. 0 takes any free port."
+    )
+    multicast: bool = key(
+        boolean,
+        True,
+        "Find the other nodes by multicast DNS (IPv4, 5353/udp). "
+        "Turn it off where multicast is not allowed, and write `peers`.",
+    )
+    peers: tuple[Address, ...] = key(
+        list_of(address),
+        [],
+        'Control addresses of nodes that multicast does not reach, for instance ["10.1.0.7:7781"]. '
+        "It is enough that one of two nodes knows the other.",
+    )
+    interfaces: tuple[str, ...] = key(
+        list_of(text),
+        [],
+        'Use multicast on these network interfaces alone, for instance ["eth0"]. '
+        "Empty: on all but loopback and virtual ones.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class WanSection:
-    """`seeders` are asked in order; `direct` allows this node to go to origins when none answers.
-
-    `docker_config` is a Docker config.json with credentials for that; empty means none.
-    """
-
-    seeders: tuple[str, ...] = key(list_of(http_url), [])
-    docker_config: str = key(text, "")
-    direct: bool = key(boolean, True)
+    seeders: tuple[str, ...] = key(
+        list_of(http_url),
+        [],
+        'Seeders, asked in this order, for instance ["http://seeder.example:7790"]. '
+        "Empty: one node of the site pulls each blob from its registry for the others.",
+    )
+    direct: bool = key(
+        boolean,
+        True,
+        "May this node pull from the registries when no seeder answers? Turn it off where only "
+        "the seeder may be reached.",
+    )
+    docker_config: str = key(
+        text,
+        "",
+        "A Docker config.json with logins for the registries, used with `direct`. "
+        "Credential helpers are not run. Empty: no logins.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class LogSection:
-    """`format` "auto" is console on a terminal, else JSON lines."""
-
-    level: str = key(choice("debug", "info", "warning", "error"), "info")
-    format: str = key(choice("auto", "json", "console"), "auto")
+    level: str = key(
+        choice("debug", "info", "warning", "error"), "info", "The least important lines that are written."
+    )
+    format: str = key(
+        choice("auto", "json", "console"),
+        "auto",
+        'How lines look: JSON objects, or words for a terminal. "auto": words on a terminal, else JSON.',
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _UpstreamEntry:
-    url: str = key(http_url, "https://localhost")
-    alias: str = key(_alias, "")
-    ca_file: str = key(text, "")
+    url: str = key(
+        http_url,
+        "https://localhost",
+        "Where the registry is: scheme, host and port. http:// is spoken only where it is written. "
+        "Every upstream needs it.",
+    )
+    alias: str = key(
+        _alias,
+        "",
+        "Another first path component for it. "
+        "Registries with a port need one for podman, skopeo and CRI-O, "
+        "which cannot write a port in a path.",
+    )
+    ca_file: str = key(text, "", "A PEM file of CAs to trust for this registry besides the system's.")
 
 
 def _upstreams(entries: Entries) -> tuple[UpstreamSpec, ...]:
@@ -153,19 +209,36 @@ def _upstreams(entries: Entries) -> tuple[UpstreamSpec, ...]:
 
 def upstreams_table() -> tuple[UpstreamSpec, ...]:
     """The field for [upstreams."<registry>"], also for the seeder's configuration."""
-    return table(_upstreams, DEFAULT_UPSTREAMS)
+    return table(
+        _upstreams,
+        DEFAULT_UPSTREAMS,
+        entry=_UpstreamEntry,
+        name="<registry>",
+        required=("url",),
+        defaults={spec.registry: {"url": spec.url} for spec in DEFAULT_UPSTREAMS},
+        meaning="The registries that may be asked, by the name that image references have; no other is "
+        "ever "
+        "contacted. "
+        "Without any such table the four that are shown; with one, exactly those that are written. "
+        "Node and seeder must both allow a registry.",
+    )
+
+
+def log_section() -> LogSection:
+    """The field for [log], also for the seeder's configuration."""
+    return section(LogSection, "What is written to stderr.")
 
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
     """Configuration of one node's daemon."""
 
-    node: NodeSection = section(NodeSection)
-    mirror: MirrorSection = section(MirrorSection)
-    lan: LanSection = section(LanSection)
-    wan: WanSection = section(WanSection)
+    node: NodeSection = section(NodeSection, "This node.")
+    mirror: MirrorSection = section(MirrorSection, "The registry mirror for this node's container runtime.")
+    lan: LanSection = section(LanSection, "The other nodes of the site.")
+    wan: WanSection = section(WanSection, "Where content comes from that no node of the site has.")
     upstreams: tuple[UpstreamSpec, ...] = upstreams_table()
-    log: LogSection = section(LogSection)
+    log: LogSection = log_section()
 
     def warnings(self) -> list[str]:
         """What is allowed but may be a mistake, one line each, for the log at start."""

@@ -1,7 +1,8 @@
 """Kinds of configuration values: each turns a TOML value into a typed one, or says what is wrong.
 
-A kind is a function from a TOML value (str, int, float, bool, list, dict, date) to a value; it
-raises ValueError with one phrase: what was wrong and what is allowed.
+A `Kind` is called with a TOML value (str, int, float, bool, list, dict, date) and gives a value, or
+raises ValueError with one phrase: what was wrong and what is allowed. Its `words` tell users of the
+reference what may be written. `@kind("words")` makes one of a function.
 """
 # ruff: noqa: TRY004 - a value of the wrong type is one more wrong value, told in the same way
 
@@ -10,7 +11,8 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
 from p2pd.model.address import Address
@@ -18,6 +20,7 @@ from p2pd.model.errors import InvalidReference
 from p2pd.model.reference import parse_registry
 
 __all__ = [
+    "Kind",
     "address",
     "boolean",
     "byte_size",
@@ -25,12 +28,14 @@ __all__ = [
     "duration",
     "http_url",
     "integer",
+    "kind",
     "list_of",
     "registry",
     "shown",
     "text",
 ]
 
+T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
 
 _SHOWN = 60
@@ -46,12 +51,28 @@ _BYTES: dict[str, int] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[T_co]):
+    """`words` say what is allowed, as a short phrase; `read` checks and converts."""
+
+    words: str
+    read: Callable[[object], T_co]
+
+    def __call__(self, value: object) -> T_co:
+        return self.read(value)
+
+
+def kind(words: str) -> Callable[[Callable[[object], T]], Kind[T]]:
+    return lambda read: Kind(words, read)
+
+
 def shown(value: object) -> str:
     """A value for an error line: short, and without line breaks."""
     literal = str(value).lower() if isinstance(value, bool) else ascii(value)
     return literal if len(literal) <= _SHOWN else literal[:_SHOWN] + "…"
 
 
+@kind("a text")
 def text(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{shown(value)} is not a text in quotes")
@@ -60,41 +81,46 @@ def text(value: object) -> str:
     return value
 
 
+@kind("true or false")
 def boolean(value: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{shown(value)} is neither true nor false")
     return value
 
 
-def integer(low: int, high: int) -> Callable[[object], int]:
-    def kind(value: object) -> int:
+def integer(low: int, high: int) -> Kind[int]:
+    @kind(f"a whole number from {low} to {high}")
+    def read(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise ValueError(f"{shown(value)} is not a whole number from {low} to {high}")
         return value
 
-    return kind
+    return read
 
 
-def choice(*allowed: str) -> Callable[[object], str]:
-    def kind(value: object) -> str:
+def choice(*allowed: str) -> Kind[str]:
+    @kind(f"one of {', '.join(allowed)}")
+    def read(value: object) -> str:
         if not isinstance(value, str) or value not in allowed:
             raise ValueError(f"{shown(value)} is not one of {', '.join(allowed)}")
         return value
 
-    return kind
+    return read
 
 
-def list_of(item: Callable[[object], T]) -> Callable[[object], tuple[T, ...]]:
-    def kind(value: object) -> tuple[T, ...]:
+def list_of(item: Kind[T]) -> Kind[tuple[T, ...]]:
+    @kind(f"a list; each item {item.words}")
+    def read(value: object) -> tuple[T, ...]:
         if not isinstance(value, list):
             raise ValueError(f"{shown(value)} is not a list in square brackets")
         if len(value) > _LIST_LIMIT:
             raise ValueError(f"the list has more than {_LIST_LIMIT} items")
         return tuple(item(each) for each in value)
 
-    return kind
+    return read
 
 
+@kind("host:port")
 def address(value: object) -> Address:
     """`host:port`, `1.2.3.4:port` or `[ipv6]:port`."""
     wrong = f'{shown(value)} is not an address like "127.0.0.1:7780" or "[::1]:7780"'
@@ -114,6 +140,7 @@ def address(value: object) -> Address:
     return Address(host, int(port))
 
 
+@kind("an http:// or https:// URL")
 def http_url(value: object) -> str:
     """`http://…` or `https://…` without user, query or fragment; a slash at its end is taken off."""
     wrong = f'{shown(value)} is not a URL like "https://registry.example:5000"'
@@ -138,6 +165,7 @@ def http_url(value: object) -> str:
     return value.rstrip("/")
 
 
+@kind("a registry's host, with its port if any")
 def registry(value: object) -> str:
     """A registry as image names have it; Docker Hub's other names become docker.io."""
     try:
@@ -146,6 +174,7 @@ def registry(value: object) -> str:
         raise ValueError(str(error)) from error
 
 
+@kind('a duration: "500ms", "30s", "10m", "2h", "7d"')
 def duration(value: object) -> float:
     """Seconds, from a text like "500ms", "30s", "10m", "2h", "7d"."""
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
@@ -154,6 +183,7 @@ def duration(value: object) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
+@kind('a size in bytes: 4096, "500MB", "10GiB"')
 def byte_size(value: object) -> int:
     """Bytes, from a text like "500MB" or "10GiB", or a whole number."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63:

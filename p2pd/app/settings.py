@@ -2,6 +2,8 @@
 
 A configuration class is a frozen dataclass whose fields are made by `key` (one value), `section`
 (a table, itself such a class) or `table` (a table of named entries, turned into a value as a whole).
+Each has a help text for operators; `p2pd.app.reference` makes the reference and the commented
+default file of them.
 Errors are one line: file, line where it can be told, key, what is wrong, what is allowed.
 """
 
@@ -15,10 +17,21 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from p2pd.app.kinds import shown
+from p2pd.app.kinds import Kind, shown
 from p2pd.model.errors import ConfigError
 
-__all__ = ["Entries", "key", "load", "parse", "section", "table"]
+__all__ = [
+    "AboutKey",
+    "AboutSection",
+    "AboutTable",
+    "Entries",
+    "about",
+    "key",
+    "load",
+    "parse",
+    "section",
+    "table",
+]
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -29,25 +42,79 @@ FILE_LIMIT = 1024 * 1024
 Entries = Mapping[str, "Reader"]
 """The named entries of a `table`; each Reader checks one of them against a class."""
 
-_KIND, _SECTION, _TABLE = "kind", "section", "table"
+_ABOUT = "about"
 
 
-def key(kind: Callable[[object], T], default: object) -> T:
-    """A field with one value. `default` is written as in TOML and read by `kind`, too."""
-    return dataclasses.field(default=kind(default), metadata={_KIND: kind})
+@dataclasses.dataclass(frozen=True, slots=True)
+class AboutKey:
+    """What a field made by `key` is: `default` as TOML has it."""
+
+    kind: Kind[Any]
+    default: object
+    meaning: str
 
 
-def section(cls: Callable[[], C]) -> C:
+@dataclasses.dataclass(frozen=True, slots=True)
+class AboutSection:
+    cls: type[Any]
+    meaning: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AboutTable:
+    """A table of named entries, each described by the class `entry`.
+
+    `required` are the keys each entry must have; `defaults` the entries that hold when the table is
+    not written, as TOML has them. `name` stands for an entry's name in the reference.
+    """
+
+    read: Callable[[Entries], Any]
+    entry: type[Any]
+    name: str
+    required: tuple[str, ...]
+    defaults: Mapping[str, Mapping[str, object]]
+    meaning: str
+
+
+About = AboutKey | AboutSection | AboutTable
+
+
+def about(field: dataclasses.Field[Any]) -> About:
+    """What a field of a configuration class is."""
+    found: About = field.metadata[_ABOUT]
+    return found
+
+
+def key(kind: Kind[T], default: object, meaning: str) -> T:
+    """A field with one value. `default` is written as in TOML and read by `kind`, too.
+
+    `meaning` is for operators: sentences without a line break, what it does and when to change it.
+    """
+    return dataclasses.field(default=kind(default), metadata={_ABOUT: AboutKey(kind, default, meaning)})
+
+
+def section(cls: type[C], meaning: str) -> C:
     """A field that is a table of its own, described by the class `cls`."""
-    return dataclasses.field(default_factory=cls, metadata={_SECTION: cls})
+    return dataclasses.field(default_factory=cls, metadata={_ABOUT: AboutSection(cls, meaning)})
 
 
-def table(read: Callable[[Entries], T], default: T) -> T:
+def table(
+    read: Callable[[Entries], T],
+    default: T,
+    *,
+    entry: type[Any],
+    name: str,
+    required: tuple[str, ...],
+    defaults: Mapping[str, Mapping[str, object]],
+    meaning: str,
+) -> T:
     """A field that is a table of named tables. `read` turns all of them into the value.
 
     It calls each entry's Reader, and may raise ValueError, or `reader.wrong(...)` for one entry.
+    The rest is for the reference, see `AboutTable`.
     """
-    return dataclasses.field(default=default, metadata={_TABLE: read})
+    what = AboutTable(read, entry, name, required, defaults, meaning)
+    return dataclasses.field(default=default, metadata={_ABOUT: what})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -122,16 +189,15 @@ def _read(cls: type[C], value: object, path: tuple[str, ...], source: _Source) -
 
 
 def _field(field: dataclasses.Field[Any], value: object, path: tuple[str, ...], source: _Source) -> object:
+    what = about(field)
     try:
-        if _KIND in field.metadata:
-            return field.metadata[_KIND](value)
-        if _SECTION in field.metadata:
-            return _read(field.metadata[_SECTION], value, path, source)
+        if isinstance(what, AboutKey):
+            return what.kind(value)
+        if isinstance(what, AboutSection):
+            return _read(what.cls, value, path, source)
         if not isinstance(value, dict):
             raise ValueError(f"{shown(value)} is not a table")  # noqa: TRY004 - mapped just below
-        return field.metadata[_TABLE](
-            {name: Reader(each, (*path, name), source) for name, each in value.items()}
-        )
+        return what.read({name: Reader(each, (*path, name), source) for name, each in value.items()})
     except ValueError as error:
         raise source.wrong(path, str(error)) from error
 

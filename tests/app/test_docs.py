@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import runpy
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-import p2pd.app.config
 from p2pd.app.config import NodeConfig
 from p2pd.app.metrics import Metrics
 from p2pd.app.settings import parse
@@ -22,7 +20,6 @@ README = ROOT / "README.md"
 DOCUMENTS = [README, *sorted((ROOT / "docs").glob("*.md"))]
 
 OURS: dict[str, type] = {"/etc/p2pd/p2pd.toml": NodeConfig, "/etc/p2pd/seeder.toml": SeederConfig}
-REFERENCE = "every key, with its default"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,31 +47,6 @@ def blocks() -> list[Block]:
 
 
 BLOCKS = blocks()
-
-
-def reference(path: str) -> Block:
-    [block] = [block for block in BLOCKS if block.path == path and REFERENCE in block.title]
-    return block
-
-
-def keys(cls: type[Any]) -> Iterator[str]:
-    """Every key that a configuration class reads, dotted; entries of a table as `*`."""
-    for field in dataclasses.fields(cls):
-        if "section" in field.metadata:
-            yield from (f"{field.name}.{key}" for key in keys(field.metadata["section"]))
-        elif "table" in field.metadata:
-            entry = p2pd.app.config._UpstreamEntry
-            yield from (f"{field.name}.*.{key}" for key in keys(entry))
-        else:
-            yield field.name
-
-
-def written(document: dict[str, Any]) -> Iterator[str]:
-    for section, table in document.items():
-        for key, value in table.items():
-            yield from (
-                [f"{section}.{key}"] if not isinstance(value, dict) else (f"{section}.*.{k}" for k in value)
-            )
 
 
 def test_there_are_blocks_of_every_kind() -> None:
@@ -105,16 +77,9 @@ def test_every_toml_block_is_valid(block: Block) -> None:
         assert registry["mirror"] == [{"location": f"{mirror}/{registry['location']}", "insecure": True}]
 
 
-@pytest.mark.parametrize("path", OURS)
-def test_the_reference_has_every_key_and_the_real_defaults(path: str) -> None:
-    block, cls = reference(path), OURS[path]
-    assert set(written(tomllib.loads(block.text))) == set(keys(cls))
-    assert parse(block.text.encode(), cls) == cls()
-
-
-def test_keys_of_every_kind_are_looked_for() -> None:
-    found = set(keys(NodeConfig))
-    assert {"node.site", "lan.interfaces", "upstreams.*.ca_file", "log.format"} <= found
+def test_the_configuration_page_is_what_the_program_makes() -> None:
+    made = runpy.run_path(str(ROOT / "packaging" / "configuration.py"))["text"]()
+    assert (ROOT / "docs" / "configuration.md").read_text() == made, "run make docs"
 
 
 def test_every_metric_is_documented_and_every_documented_metric_exists() -> None:
