@@ -1,4 +1,4 @@
-"""`python -m benchmarks demo|matrix|readme …`"""
+"""`python -m benchmarks demo|faults|matrix|readme …`"""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from benchmarks import demo, matrix, readme
+from benchmarks.faults import command as faults
 from benchmarks.testbed import TestbedError
 
 
@@ -15,8 +16,11 @@ def main() -> int:
     demo.add_arguments(commands.add_parser("demo", help="update a site as today and with p2pd, and compare"))
     readme.add_arguments(commands.add_parser("readme", help="write results of the demo into the README"))
     matrix.add_arguments(commands.add_parser("matrix", help="the same over several sizes of the site"))
+    faults.add_arguments(commands.add_parser("faults", help="break a site in every way, and see what holds"))
     options = parser.parse_args()
-    run = {"demo": demo.run, "matrix": matrix.run, "readme": readme.run}[options.command]
+    run = {"demo": demo.run, "faults": faults.run, "matrix": matrix.run, "readme": readme.run}[
+        options.command
+    ]
     try:
         return run(options)
     except TestbedError as error:

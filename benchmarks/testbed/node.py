@@ -128,6 +128,17 @@ class Node:
         command: list[str | Path] = ["containerd", "--config", self.home / "containerd.toml"]
         self.containerd = self._outer.popen(command, self.name, log=self.home / "containerd.log")
 
+    def kill_containerd(self) -> None:
+        """End it at once, as a power cut would; what it holds stays."""
+        if self.containerd is not None:
+            self.containerd.kill()
+        self._outer.outside(self._socket).unlink(missing_ok=True)
+
+    def lose_containerd(self) -> None:
+        """End it, and forget all it held."""
+        self.kill_containerd()
+        shutil.rmtree(self.files / "containerd", ignore_errors=True)
+
     def wait_containerd(self) -> None:
         """Wait until it serves; raises TestbedError."""
         deadline = time.monotonic() + READY_S

@@ -11,11 +11,7 @@ import httpx
 import pytest
 import trio
 
-from p2pd.model.content import OCI_MANIFEST
-from p2pd.model.layout import MANIFEST_LIMIT, MIB
-from p2pd.model.reference import Digest, Tag
-from tests.support.daemon import Daemon, hurry, node_config, open_daemon, open_files, told
-from tests.support.registry import (
+from benchmarks.testbed.registry import (
     Behaviour,
     Exchange,
     FaultRegistry,
@@ -27,6 +23,10 @@ from tests.support.registry import (
     status,
     wrong_bytes,
 )
+from p2pd.model.content import OCI_MANIFEST
+from p2pd.model.layout import MANIFEST_LIMIT, MIB
+from p2pd.model.reference import Digest, Tag
+from tests.support.daemon import Daemon, hurry, node_config, open_daemon, open_files, told
 from tests.support.waiting import until
 
 LAYER = "application/vnd.oci.image.layer.v1.tar"

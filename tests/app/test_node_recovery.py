@@ -14,13 +14,13 @@ import msgpack  # type: ignore[import-untyped]  # ships no types
 import pytest
 import trio
 
+from benchmarks.testbed.registry import FaultRegistry, reset, status, wrong_bytes
 from p2pd.model.errors import PeerProtocolError
 from p2pd.model.layout import MIB
 from p2pd.model.messages import Hello, Message, Ping, Pong, Query, QueryReply
 from p2pd.model.reference import Digest, Tag
 from p2pd.wire.codec import FRAME_LIMIT, FrameBuffer, decode, encode
 from tests.support.daemon import Daemon, hurry, node_config, open_daemon, open_seeder, told
-from tests.support.registry import FaultRegistry, reset, status, wrong_bytes
 from tests.support.waiting import until
 
 SMALL = random.Random(3).randbytes(70_000)

@@ -9,12 +9,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from benchmarks.testbed.registry import Exchange, FaultRegistry, honest, status
 from p2pd.io.credentials import DockerConfig
 from p2pd.io.origin import OriginClient
 from p2pd.model.errors import Denied, OriginFault, RateLimited, Unavailable
 from p2pd.model.reference import Repository, Tag
 from p2pd.model.upstream import UpstreamSpec
-from tests.support.registry import Exchange, FaultRegistry, honest, status
 
 APP = Repository("reg.test", "app")
 TAG = Tag("v1")

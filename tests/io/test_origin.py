@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import trio
 
+from benchmarks.testbed.registry import FaultRegistry, redirect, status
 from p2pd.io.credentials import DockerConfig
 from p2pd.io.origin import OriginClient
 from p2pd.model.errors import ConfigError, Denied, OriginFault, Unavailable
 from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.model.upstream import UpstreamSpec
-from tests.support.registry import FaultRegistry, redirect, status
 
 APP = Repository("reg.test", "app")
 BODY = bytes(range(256)) * 1024

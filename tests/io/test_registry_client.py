@@ -10,6 +10,19 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from benchmarks.testbed.registry import (
+    Behaviour,
+    Exchange,
+    FaultRegistry,
+    drip,
+    ignore_range,
+    reset,
+    reset_body,
+    short_body,
+    silence,
+    stalled_body,
+    status,
+)
 from p2pd.io.http import Timeouts
 from p2pd.io.origin import OriginClient
 from p2pd.model.content import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor
@@ -24,19 +37,6 @@ from p2pd.model.errors import (
 from p2pd.model.layout import MANIFEST_LIMIT
 from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.model.upstream import UpstreamSpec
-from tests.support.registry import (
-    Behaviour,
-    Exchange,
-    FaultRegistry,
-    drip,
-    ignore_range,
-    reset,
-    reset_body,
-    short_body,
-    silence,
-    stalled_body,
-    status,
-)
 
 APP = Repository("reg.test", "app")
 TAG = Tag("v1")

@@ -11,6 +11,15 @@ from pathlib import Path
 import pytest
 import trio
 
+from benchmarks.testbed.registry import (
+    Exchange,
+    FaultRegistry,
+    honest,
+    ignore_range,
+    short_body,
+    status,
+    wrong_bytes,
+)
 from p2pd.app.config import parse
 from p2pd.io.seeder_client import SeederClient
 from p2pd.model.content import OCI_MANIFEST, StaleTag
@@ -22,15 +31,6 @@ from seeder.config import SeederConfig
 from seeder.service import run_seeder, usage_path
 from seeder.usage import read_usage
 from tests.support.memory_store import meta_of
-from tests.support.registry import (
-    Exchange,
-    FaultRegistry,
-    honest,
-    ignore_range,
-    short_body,
-    status,
-    wrong_bytes,
-)
 
 APP = Repository("reg.test", "app")
 TAG = Tag("v1")

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from benchmarks.testbed import SiteSpec, Testbed, missing_prerequisite, synthetic_image
+from benchmarks.testbed.live_site import LiveSite, assert_right, metric
 from benchmarks.testbed.node import ORIGIN, SEEDER_URL
-from tests.support.live_site import LiveSite, assert_right, metric
 
 pytestmark = pytest.mark.system
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.testbed import Image, SiteSpec, Testbed, missing_prerequisite, synthetic_image
+from benchmarks.testbed.live_site import LiveSite, assert_right, log_events, metric, wait_until
 from benchmarks.testbed.node import ORIGIN
-from tests.support.live_site import LiveSite, assert_right, log_events, metric, wait_until
 
 pytestmark = pytest.mark.system
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.testbed import Process, SiteSpec, synthetic_image
-from tests.support.live_site import LiveSite, assert_right, wait_until
+from benchmarks.testbed.live_site import LiveSite, assert_right, wait_until
 from tests.system.conftest import BuildSite
 
 pytestmark = pytest.mark.system
@@ -31,7 +31,7 @@ def test_every_pull_is_right_beside_a_node_of_garbage(
     bed.warm_seeder(ref, image)
     plain_s = site.measure_floor(image)
 
-    command: list[str | Path] = [sys.executable, "-m", "tests.support.garbage_node"]
+    command: list[str | Path] = [sys.executable, "-m", "benchmarks.faults.garbage_node"]
     command += [mode, bad.home / "garbage", image.directory]
     garbage = bed.outer.popen(command, bad.name, log=bad.home / "garbage.log", cwd=REPOSITORY)
     assert wait_until(lambda: "ready" in said(garbage) or not garbage.is_running, 30)

@@ -1,4 +1,4 @@
-"""A node turned to garbage, as a process: `python -m tests.support.garbage_node MODE DIRECTORY IMAGE`.
+"""A node turned to garbage, as a process: `python -m benchmarks.faults.garbage_node MODE DIRECTORY IMAGE`.
 
 It speaks the real protocol and says that it holds every blob of IMAGE (an OCI layout), but
 

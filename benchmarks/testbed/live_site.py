@@ -10,9 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.testbed import FetchOutcome, Image, Node, Process, Testbed
 from benchmarks.testbed.daemons import Config
-from benchmarks.testbed.node import MIRROR_URL, PendingFetch
+from benchmarks.testbed.images import Image
+from benchmarks.testbed.namespaces import TestbedError
+from benchmarks.testbed.node import MIRROR_URL, FetchOutcome, Node, PendingFetch
+from benchmarks.testbed.process import Process
+from benchmarks.testbed.site import Testbed
 from p2pd.model.reference import Digest
 
 __all__ = ["LiveSite", "Update", "assert_right", "log_events", "metric", "wait_until"]
@@ -77,7 +80,9 @@ class LiveSite:
         def know_each_other() -> bool:
             return all(metric(node, "p2pd_peers") == peers for node in running)
 
-        assert wait_until(know_each_other, 30), [metric(node, "p2pd_peers") for node in running]
+        if not wait_until(know_each_other, 30):
+            seen = [metric(node, "p2pd_peers") for node in running]
+            raise TestbedError(f"nodes know {seen} peers after 30 s, not {peers} each")
 
     def update(
         self,
@@ -101,14 +106,23 @@ class LiveSite:
 
     def wait_held(self, node: Node, count: int) -> None:
         """Wait until a node's containerd has `count` bytes of content, arriving ones too."""
-        assert wait_until(lambda: node.held_bytes() >= count, 60), f"{node.name} holds {node.held_bytes()}"
+        if not wait_until(lambda: node.held_bytes() >= count, 60):
+            raise TestbedError(f"{node.name} holds {node.held_bytes()} bytes after 60 s, not {count}")
 
     def origin_gets(self, digest: Digest) -> list[str]:
         """Addresses that asked the origin for a blob's bytes, one for each request it answered."""
-        assert self.bed.origin is not None
-        assert self.bed.origin.log is not None
-        request = re.compile(rf'^(\S+) .*"GET /v2/[^ ]+/blobs/{digest} HTTP/[0-9.]+" 20[06] ', re.MULTILINE)
-        return request.findall(self.bed.origin.log.read_text())
+        request = rf'^(\S+) .*"GET /v2/[^ ]+/blobs/{digest} HTTP/[0-9.]+" 20[06] '
+        return re.findall(request, self._origin_log(), re.MULTILINE)
+
+    def runtime_bytes(self) -> int:
+        """Content bytes that containerds took from the origin by themselves, so far."""
+        line = r'"GET /v2/[^ ]+/blobs/\S+ HTTP/[0-9.]+" 20[06] (\d+) "[^"]*" "containerd/'
+        return sum(int(count) for count in re.findall(line, self._origin_log()))
+
+    def _origin_log(self) -> str:
+        if self.bed.origin is None or self.bed.origin.log is None:
+            return ""
+        return self.bed.origin.log.read_text(errors="replace")
 
 
 def assert_right(update: Update, image: Image, nodes: Sequence[Node]) -> None:
