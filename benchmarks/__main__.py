@@ -1,26 +1,32 @@
-"""`python -m benchmarks demo|faults|matrix|readme …`"""
+"""`python -m benchmarks COMMAND …`"""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 
-from benchmarks import demo, matrix, readme
+from benchmarks import demo, matrix, readme, update
 from benchmarks.faults import command as faults
 from benchmarks.testbed import TestbedError
+
+# Each module has add_arguments(parser) and run(options), which answers the exit code.
+COMMANDS = {
+    "demo": (demo, "update a site as today and with p2pd, and compare"),
+    "update": (update, "the same with every choice open: arrival, repetitions, systems"),
+    "matrix": (matrix, "the same over several sizes of the site"),
+    "faults": (faults, "break a site in every way, and see what holds"),
+    "readme": (readme, "write results of the demo into the README"),
+}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    commands = parser.add_subparsers(dest="command", required=True)
-    demo.add_arguments(commands.add_parser("demo", help="update a site as today and with p2pd, and compare"))
-    readme.add_arguments(commands.add_parser("readme", help="write results of the demo into the README"))
-    matrix.add_arguments(commands.add_parser("matrix", help="the same over several sizes of the site"))
-    faults.add_arguments(commands.add_parser("faults", help="break a site in every way, and see what holds"))
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, said) in COMMANDS.items():
+        module.add_arguments(commands.add_parser(name, help=said))
     options = parser.parse_args()
-    run = {"demo": demo.run, "faults": faults.run, "matrix": matrix.run, "readme": readme.run}[
-        options.command
-    ]
+    run: Callable[[argparse.Namespace], int] = COMMANDS[options.command][0].run
     try:
         return run(options)
     except TestbedError as error:

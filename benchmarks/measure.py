@@ -1,24 +1,41 @@
-"""One update of a whole site, measured: every node fetches the same image at the same instant.
+"""One update of a whole site, measured: every node fetches the same image into its own containerd.
 
 The clock runs from the release of the first client until the last node's client has ended, with
 every blob in that node's own containerd store; each is then hashed there. Every system starts from
-empty stores. The yardstick is one curl of the same blobs over the same link, in the same testbed.
+empty stores. The yardstick is one curl of the same blobs over the same link, in the same testbed;
+where the seeder is cold, through a cold seeder, which must itself fetch them first.
 """
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
-from benchmarks.testbed import FetchOutcome, Image, Process, Testbed, TestbedError
-from benchmarks.testbed.node import MIRROR_URL
+from benchmarks.arrival import TOGETHER, Arrival
+from benchmarks.machine import Load, LoadWatch, background_share
+from benchmarks.testbed import FetchOutcome, Image, Node, Process, Testbed, TestbedError
+from benchmarks.testbed.node import MIRROR_URL, PendingFetch
 from benchmarks.testbed.site import CACHE_URL
 
-__all__ = ["SYSTEMS", "Floor", "Observer", "Scenario", "SystemResult", "measure_floor", "measure_system"]
+__all__ = [
+    "SYSTEMS",
+    "Curve",
+    "Floor",
+    "LateJoin",
+    "Observer",
+    "Scenario",
+    "SystemResult",
+    "measure_floor",
+    "measure_system",
+    "metric_sum",
+    "set_up",
+]
 
 SYSTEMS = ("direct", "pull-through", "p2pd")
 
@@ -27,7 +44,8 @@ Observer = Callable[[float, Sequence[int]], None]
 
 _MIB = 1 << 20
 _OBSERVE_S = 0.5
-_GATE_S = 0.3
+_SETTLE_S = 0.3
+_BACKGROUND_S = 0.7
 _DISCOVERY_S = 3.0
 """Nodes of a real site have known each other for long when an update comes; mDNS takes about 2 s."""
 
@@ -39,6 +57,7 @@ class Scenario:
     image: Image
     client: str = "fetch"
     warm_seeder: bool = True
+    arrival: Arrival = TOGETHER
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +69,36 @@ class Floor:
 
 
 @dataclass(frozen=True, slots=True)
+class Curve:
+    """Progress of the update: seconds since its start, and for each node the bytes it held then."""
+
+    seconds: list[float] = field(default_factory=list)
+    held: list[list[int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class LateJoin:
+    """What came over the WAN while the late nodes fetched what the others held.
+
+    `wan_bytes` are all bytes of the site's WAN interface, questions about tags among them;
+    `wan_blob_bytes` what the site's p2pds say that they fetched of content (None for systems without).
+    """
+
+    node_s: list[float]
+    wan_bytes: int
+    wan_blob_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class SystemResult:
     """One system's update.
 
-    `wan_bytes` are those received by the site's WAN interface. `cpu_s_per_node` (mean, during the
-    update) and `rss_mib_per_node` (highest peak of any node, since its start) are the p2pd
-    process's alone, None for systems without one. `containerd_cpu_s_per_node` is what containerd
-    and its client used, mean. `errors` holds one line for each node that failed.
+    `node_s` is each node's own wait, `starts` when it began. `wan_bytes` are those received by the
+    site's WAN interface. `cpu_s_per_node` (mean, during the update), `rss_mib_per_node` (highest VmHWM
+    of any node, since its start, pages of mapped files included) and `anon_mib_per_node` (highest
+    RssAnon seen, twice a second) are the p2pd process's alone, None for systems without one; those of
+    the seeder likewise. `containerd_cpu_s_per_node` is what containerd and its client used, mean.
+    `errors` holds one line for each node that failed.
     """
 
     system: str
@@ -67,10 +109,19 @@ class SystemResult:
     rss_mib_per_node: float | None = None
     containerd_cpu_s_per_node: float | None = None
     errors: list[str] = field(default_factory=list)
+    starts: list[float] = field(default_factory=list)
+    anon_mib_per_node: float | None = None
+    seeder_cpu_s: float | None = None
+    seeder_rss_mib: float | None = None
+    curve: Curve | None = None
+    load: Load | None = None
+    late: LateJoin | None = None
 
     @property
     def site_s(self) -> float:
-        return max(self.node_s)
+        """From the first node's start to the last node's end."""
+        starts = self.starts or [0.0] * len(self.node_s)
+        return max(start + wait for start, wait in zip(starts, self.node_s, strict=True))
 
     @property
     def verified(self) -> bool:
@@ -78,9 +129,15 @@ class SystemResult:
         return not self.errors
 
 
-def measure_floor(bed: Testbed, image: Image) -> Floor:
+def measure_floor(bed: Testbed, image: Image, *, cold_seeder: bool = False) -> Floor:
     """The yardstick of everything else measured in this testbed."""
-    seconds, counted = bed.plain_download(image)
+    if not cold_seeder:
+        seconds, counted = bed.plain_download(image)
+        return Floor(seconds, counted.down)
+    bed.reset_seeder()
+    bed.start_seeder()
+    seconds, counted = bed.plain_download(image, through_seeder=True)
+    bed.reset_seeder()
     return Floor(seconds, counted.down)
 
 
@@ -88,27 +145,38 @@ def measure_system(
     bed: Testbed, ref: str, scenario: Scenario, system: str, floor: Floor, observer: Observer | None = None
 ) -> SystemResult:
     """Reset the site, set `system` up, update all nodes. Raises TestbedError when it cannot be set up."""
-    _set_up(bed, ref, scenario, system)
+    set_up(bed, ref, scenario, system)
     daemons = [node.p2pd for node in bed.nodes if node.p2pd is not None]
     runtimes = [node.containerd for node in bed.nodes if node.containerd is not None]
-    cpu = _cpu_s(daemons), _cpu_s(runtimes) + _children_cpu_s()
+    seeder = [bed.seeder] if bed.seeder is not None else []
+    before = _cpu_s(daemons), _cpu_s(seeder), _cpu_s(runtimes) + _children_cpu_s()
     wan = bed.wan_bytes()
-    outcomes = _update(bed, ref, scenario.client, 60 + 4 * len(bed.nodes) * floor.seconds, observer)
+    update = _Update(bed, ref, scenario, 60 + 4 * len(bed.nodes) * floor.seconds, observer)
+    late = update.run()
     counted = (bed.wan_bytes() - wan).down
-    spent = _cpu_s(daemons) - cpu[0], _cpu_s(runtimes) + _children_cpu_s() - cpu[1]
+    after = _cpu_s(daemons), _cpu_s(seeder), _cpu_s(runtimes) + _children_cpu_s()
+    nodes = len(bed.nodes)
     return SystemResult(
         system,
-        [outcome.seconds for outcome in outcomes],
+        [outcome.seconds for outcome in update.outcomes],
         counted,
         counted / floor.wan_bytes,
-        spent[0] / len(daemons) if daemons else None,
-        max(process.usage().peak_rss for process in daemons) / _MIB if daemons else None,
-        spent[1] / len(bed.nodes),
-        _errors(bed, scenario.image, outcomes),
+        (after[0] - before[0]) / nodes if daemons else None,
+        _peak_mib(daemons),
+        (after[2] - before[2]) / nodes,
+        _errors(bed, scenario.image, update.outcomes),
+        update.starts,
+        update.anon / _MIB if daemons else None,
+        after[1] - before[1] if seeder else None,
+        _peak_mib(seeder),
+        update.curve,
+        update.load,
+        late,
     )
 
 
-def _set_up(bed: Testbed, ref: str, scenario: Scenario, system: str) -> None:
+def set_up(bed: Testbed, ref: str, scenario: Scenario, system: str) -> None:
+    """Empty every store and start `system` on all nodes, each with a containerd that uses it."""
     for node in bed.nodes:
         node.reset()
     bed.reset_cache()
@@ -127,26 +195,113 @@ def _set_up(bed: Testbed, ref: str, scenario: Scenario, system: str) -> None:
         time.sleep(_DISCOVERY_S)
 
 
-def _update(
-    bed: Testbed, ref: str, client: str, timeout: float, observer: Observer | None
-) -> list[FetchOutcome]:
-    pending = [node.prepare_fetch(ref, client) for node in bed.nodes]
-    time.sleep(_GATE_S)  # each is at the gate, its start-up paid
-    begun = time.monotonic()
-    for one in pending:
-        one.go()
-    with ThreadPoolExecutor(len(pending)) as pool:
-        waiting: list[Future[FetchOutcome]] = [pool.submit(one.wait, timeout) for one in pending]
-        try:
-            while not all(future.done() for future in waiting):
-                if observer is not None:
-                    observer(time.monotonic() - begun, [node.held_bytes() for node in bed.nodes])
-                time.sleep(_OBSERVE_S)
-        except BaseException:
-            for one in pending:  # the pool's end waits for them
-                one.process.send(signal.SIGKILL)
-            raise
-        return [future.result() for future in waiting]
+def metric_sum(node: Node, name: str) -> int:
+    """A counter of the node's p2pd, over all its labels; 0 where it has not counted yet."""
+    lines = node.http("GET", "/metrics").text.splitlines()
+    return int(
+        sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((name + "{", name + " ")))
+    )
+
+
+class _Update:
+    """One update under way: its clients, the clock, and what is watched meanwhile."""
+
+    def __init__(
+        self, bed: Testbed, ref: str, scenario: Scenario, timeout: float, observer: Observer | None
+    ) -> None:
+        self._bed = bed
+        self._ref = ref
+        self._client = scenario.client
+        self._waves = scenario.arrival.waves(len(bed.nodes))
+        self._timeout = timeout
+        self._observer = observer
+        self._daemons = [node.p2pd for node in bed.nodes if node.p2pd is not None]
+        self._given_up = threading.Event()
+        self.outcomes: list[FetchOutcome] = []
+        self.starts: list[float] = []
+        self.curve = Curve(held=[[] for _ in bed.nodes])
+        self.anon = 0
+        self.load: Load | None = None
+
+    def run(self) -> LateJoin | None:
+        """Blocks until all clients have ended."""
+        gate = self._gate(self._waves[0])
+        time.sleep(_SETTLE_S)  # each is at the gate, its start-up paid
+        watch = LoadWatch(background_share(_BACKGROUND_S))
+        begun = time.monotonic()
+        self._wave(gate, self._waves[0], begun, watch)
+        late = None
+        if self._waves[1:]:
+            late = self._late(begun, watch)
+        self.load = watch.finish()
+        self._observe(time.monotonic() - begun)
+        return late
+
+    def _late(self, begun: float, watch: LoadWatch) -> LateJoin:
+        gate = self._gate(self._waves[1])
+        time.sleep(_SETTLE_S)
+        wan, blobs = self._bed.wan_bytes(), self._wan_blob_bytes()
+        first = len(self.outcomes)
+        self._wave(gate, self._waves[1], begun, watch)
+        counted = (self._bed.wan_bytes() - wan).down
+        fetched = self._wan_blob_bytes() - blobs if self._daemons else None
+        return LateJoin([outcome.seconds for outcome in self.outcomes[first:]], counted, fetched)
+
+    def _gate(self, offsets: Sequence[float]) -> list[PendingFetch]:
+        first = len(self.outcomes)
+        nodes = self._bed.nodes[first : first + len(offsets)]
+        return [node.prepare_fetch(self._ref, self._client) for node in nodes]
+
+    def _wave(
+        self, gate: list[PendingFetch], offsets: Sequence[float], begun: float, watch: LoadWatch
+    ) -> None:
+        now = time.monotonic()
+        self.starts += [now - begun + offset for offset in offsets]
+        for one, offset in zip(gate, offsets, strict=True):
+            if not offset:
+                one.go()
+        with ThreadPoolExecutor(len(gate)) as pool:
+            waiting = [
+                pool.submit(self._follow, one, now + offset if offset else None)
+                for one, offset in zip(gate, offsets, strict=True)
+            ]
+            try:
+                self._watch(waiting, begun, watch)
+            except BaseException:
+                self._given_up.set()
+                for one in gate:  # the pool's end waits for them
+                    one.process.send(signal.SIGKILL)
+                raise
+            self.outcomes += [future.result() for future in waiting]
+
+    def _follow(self, one: PendingFetch, at: float | None) -> FetchOutcome:
+        if at is not None:
+            self._given_up.wait(max(0.0, at - time.monotonic()))
+            one.go()
+        return one.wait(self._timeout)
+
+    def _watch(self, waiting: Sequence[Future[FetchOutcome]], begun: float, watch: LoadWatch) -> None:
+        pending = set(waiting)
+        while pending:
+            self._observe(time.monotonic() - begun)
+            watch.sample()
+            pending = wait(pending, _OBSERVE_S).not_done
+
+    def _observe(self, seconds: float) -> None:
+        held = [node.held_bytes() for node in self._bed.nodes]
+        self.curve.seconds.append(round(seconds, 3))
+        for line, count in zip(self.curve.held, held, strict=True):
+            line.append(count)
+        for daemon in self._daemons:
+            with contextlib.suppress(ProcessLookupError):  # it died: the client's failure tells
+                self.anon = max(self.anon, daemon.usage().anon)
+        if self._observer is not None:
+            self._observer(seconds, held)
+
+    def _wan_blob_bytes(self) -> int:
+        return sum(
+            metric_sum(node, "p2pd_wan_bytes_total") for node in self._bed.nodes if node.p2pd is not None
+        )
 
 
 def _errors(bed: Testbed, image: Image, outcomes: Sequence[FetchOutcome]) -> list[str]:
@@ -157,6 +312,10 @@ def _errors(bed: Testbed, image: Image, outcomes: Sequence[FetchOutcome]) -> lis
         elif wrong := node.wrong_content(image):
             errors.append(f"{node.name}: {len(wrong)} blobs absent or wrong, {wrong[0].digest} first")
     return errors
+
+
+def _peak_mib(processes: Sequence[Process]) -> float | None:
+    return max(process.usage().peak_rss for process in processes) / _MIB if processes else None
 
 
 def _cpu_s(processes: Sequence[Process]) -> float:

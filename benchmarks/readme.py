@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import readable_bytes, readable_rate
+from benchmarks.sizes import readable_bytes, readable_rate
 from benchmarks.testbed import TestbedError
 
 __all__ = ["add_arguments", "run", "table", "with_measured"]

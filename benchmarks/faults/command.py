@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.faults import links, nodes
 from benchmarks.faults.row import HEAD, Limits, Row, Seen, document, judge, table
 from benchmarks.faults.stage import Stage, measure_baseline, open_stage, play
-from benchmarks.report import parse_bytes, parse_rate
+from benchmarks.sizes import parse_bytes, parse_rate
 from benchmarks.testbed import TestbedError
 
 __all__ = ["ROWS", "add_arguments", "run"]

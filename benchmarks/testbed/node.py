@@ -21,7 +21,7 @@ from benchmarks.testbed.network import ORIGIN_IP, SEEDER_IP, LinkBytes, interfac
 from benchmarks.testbed.process import Process
 from p2pd.model.content import Descriptor
 
-__all__ = ["MIRROR_URL", "ORIGIN", "FetchOutcome", "Node", "PendingFetch"]
+__all__ = ["MIRROR_URL", "ORIGIN", "SEEDER_URL", "FetchOutcome", "Node", "PendingFetch"]
 
 T = TypeVar("T")
 

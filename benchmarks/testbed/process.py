@@ -15,14 +15,22 @@ __all__ = ["Process", "Usage"]
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _POLL_S = 0.005
+_MEMORY = ("VmHWM", "VmRSS", "RssAnon")
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a live process has used so far: CPU seconds (user + system, all threads), peak resident bytes."""
+    """What a live process has used so far: CPU seconds (user + system, all threads) and memory in bytes.
+
+    `peak_rss` is the kernel's VmHWM: the most that was ever resident, pages of mapped files (code,
+    libraries) included. `rss` and `anon` are of this moment: all that is resident, and RssAnon, what
+    the process itself has allocated.
+    """
 
     cpu_s: float
     peak_rss: int
+    rss: int
+    anon: int
 
 
 class Process:
@@ -102,8 +110,9 @@ class Process:
             status = Path(f"/proc/{pid}/status").read_text()
         except FileNotFoundError as error:
             raise ProcessLookupError(f"{self.name} has ended") from error
-        peak = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")]
-        return Usage((int(fields[11]) + int(fields[12])) / _TICKS, peak[0] * 1024 if peak else 0)
+        sizes = {line.partition(":")[0]: line.split() for line in status.splitlines() if line.endswith(" kB")}
+        peak, rss, anon = (int(sizes[name][1]) * 1024 if name in sizes else 0 for name in _MEMORY)
+        return Usage((int(fields[11]) + int(fields[12])) / _TICKS, peak, rss, anon)
 
     def last_words(self, lines: int = 3) -> str:
         """The end of its log, in one line."""

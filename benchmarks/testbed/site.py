@@ -20,7 +20,7 @@ from benchmarks.testbed.network import (
     restore_script,
     shaper,
 )
-from benchmarks.testbed.node import ORIGIN, Node
+from benchmarks.testbed.node import ORIGIN, SEEDER_URL, Node
 from benchmarks.testbed.process import Process
 from p2pd.model.content import Descriptor
 
@@ -164,10 +164,16 @@ class Testbed:
         for name in ("router", "centre"):
             self.outer.run(["tc", "-n", name, "-batch", "-"], text=shaper("wan", bit_s, "change") + "\n")
 
-    def plain_download(self, image: Image, name: str = "app") -> tuple[float, LinkBytes]:
-        """One curl on node 0 of config and layers over the WAN, in one connection: seconds, WAN bytes."""
+    def plain_download(
+        self, image: Image, name: str = "app", *, through_seeder: bool = False
+    ) -> tuple[float, LinkBytes]:
+        """One curl on node 0 of config and layers over the WAN, in one connection: seconds, WAN bytes.
+
+        From the origin, or from the seeder (which then pulls what it does not hold).
+        """
+        host, query = (SEEDER_URL, f"?ns={ORIGIN}") if through_seeder else (f"http://{ORIGIN}", "")
         before, begun = self.wan_bytes(), time.monotonic()
-        self._curl("n0", [f"http://{ORIGIN}/v2/{name}/blobs/{blob.digest}" for blob in image.blobs])
+        self._curl("n0", [f"{host}/v2/{name}/blobs/{blob.digest}{query}" for blob in image.blobs])
         return time.monotonic() - begun, self.wan_bytes() - before
 
     def _files(self, host: str) -> Path:
