@@ -32,6 +32,7 @@ from p2pd.model.messages import (
     Notice,
     Ping,
     Pong,
+    ProgressBatch,
     Query,
     QueryReply,
     Read,
@@ -83,15 +84,16 @@ class Garbage:
                 raise NotFound("nothing of that here")
 
     def notice_nowait(self, peer: Peer, notice: Notice) -> None:
-        if self.pushes_hashes:
-            self._push_hashes(peer, notice.digest)
+        if self.pushes_hashes and isinstance(notice, ProgressBatch):
+            for delta in notice.deltas:
+                self._push_hashes(peer, delta.digest)
 
     def _push_hashes(self, peer: Peer, digest: Digest) -> None:
         assert self.network is not None
         for (of, index), meta in self.metas.items():
             if of == digest:
                 ready = SegmentReady(digest, meta.blob_size, index, meta.piece_hashes)
-                self.network.notify_nowait(peer.node_id, ready)
+                self.network.notify_nowait([peer.node_id], ready)
 
 
 def say(what: str) -> None:

@@ -44,6 +44,12 @@ class Meeting:
         self._peers_changed.set()
         self._peers_changed = trio.Event()
 
+    def meet_again(self, node: str) -> None:
+        """A peer counts us as a member and is none to us: our introduction did not get through."""
+        if node not in self._transfer.plan.holders:
+            self._introduced.discard(node)
+            self.peers_changed()
+
     async def introduce_everyone(self) -> None:
         """Tell all live peers; wait for their answers, but not for the slow ones."""
         with trio.move_on_after(INTRODUCTION):

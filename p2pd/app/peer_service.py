@@ -23,6 +23,7 @@ from p2pd.model.messages import (
     Ping,
     Pong,
     Progress,
+    ProgressBatch,
     Query,
     QueryReply,
     Read,
@@ -30,7 +31,6 @@ from p2pd.model.messages import (
     Reply,
     Request,
     Resolve,
-    SegmentReady,
     Want,
     WantReply,
 )
@@ -71,12 +71,17 @@ class PeerService:
     def notice_nowait(self, peer: Peer, notice: Notice) -> None:
         if not self._attached.is_set():
             return
+        if isinstance(notice, ProgressBatch):
+            for delta in notice.deltas:
+                if (transfer := self._transfers.running(delta.digest)) is not None:
+                    transfer.member_advances(peer.node_id, delta)
+            return
         transfer = self._transfers.running(notice.digest)
-        if transfer is None:
+        if transfer is None or transfer.is_alone:
             return
         if isinstance(notice, Progress):
             transfer.member_stands(peer.node_id, notice)
-        elif isinstance(notice, SegmentReady) and not transfer.is_alone:
+        else:
             meta = SegmentMeta(notice.digest, notice.size, notice.index, notice.piece_hashes)
             transfer.hear_meta(meta)
 

@@ -5,7 +5,6 @@ Tasks of a transfer, all in one nursery that the daemon owns (no client does):
 * drive: tells the plan what happened, carries out what it decides;
 * a task a segment of the window: gets the segment's metadata, loads its torrent, meets peers;
 * a task a stripe in flight over the WAN;
-* report: tells members how this node stands;
 * assemble: appends what is readable, in order, to the Partial that clients are reading.
 """
 
@@ -20,11 +19,12 @@ import trio
 from p2pd.app.lead import lead
 from p2pd.app.meeting import Meeting
 from p2pd.app.site import Site
-from p2pd.decide.bits import bits_to_bytes, bytes_to_bits, mask_of
+from p2pd.decide.bits import bits_to_bytes, bytes_to_bits, mask_of, run_to_bits
 from p2pd.decide.plan import FetchPlan, Way
+from p2pd.decide.report import Report
 from p2pd.model.errors import Denied, NotFound, P2pdError, RateLimited, Unavailable, WrongContent, fresh
 from p2pd.model.layout import SEGMENT, Layout, SegmentMeta
-from p2pd.model.messages import Progress, SegmentReady
+from p2pd.model.messages import Progress, ProgressDelta, SegmentReady
 from p2pd.model.reference import Repository
 from p2pd.ports.store import Partial
 from p2pd.ports.swarm import SwarmSegment
@@ -42,8 +42,9 @@ STALL_WITHOUT_SOURCE = 8.0
 DRIP = 1.0
 """Seconds after which single pieces are delivered although their segment is not whole yet."""
 
-REPORT_EVERY = 0.7
-HEARTBEAT = 2.0
+NEWS = 0.05
+"""Seconds for which news of other members is gathered before the next decision."""
+
 _REFUSALS = (NotFound, Denied, RateLimited, WrongContent)
 """Faults that asking again in a moment does not mend: the last source's refusal is the client's answer."""
 
@@ -79,6 +80,8 @@ class Transfer:
         self._wan_stripes = 0
         self._refused_by_seeder = False
         self._changed = trio.Event()
+        self._pause = trio.CancelScope()
+        self._report = Report(self.digest, self.layout.size)
         self._alive_at = trio.current_time()
         self._lead_scope: trio.CancelScope | None = None
         self.last_fault: P2pdError | None = None
@@ -117,6 +120,23 @@ class Transfer:
                 self.live.set()
         self.poke()
 
+    def member_advances(self, node: str, delta: ProgressDelta) -> None:
+        """A member tells what is new. Only the next decision depends on it, and that can wait for more."""
+        if delta.size != self.layout.size or self._alone:
+            return
+        gained = run_to_bits(delta.gained_from, delta.gained)
+        flying, now = run_to_bits(delta.flying_from, delta.flying), trio.current_time()
+        if not self.plan.member_advanced(node, gained, flying, Way(delta.wan), now):
+            self._meeting.meet_again(node)
+            return
+        if gained | flying:
+            self.live.set()
+        self._pause.deadline = min(self._pause.deadline, now + NEWS)
+
+    def due_report(self, now: float) -> ProgressDelta | None:
+        """What members are to be told now."""
+        return self._report.due(self.plan.have, self.plan.claimed, self.plan.way.value, now)
+
     def learn_meta(self, meta: SegmentMeta, *, announce: bool) -> None:
         """Metadata from a seeder, or of this node's own making; the first word counts."""
         if meta.blob_size != self.layout.size or not meta.is_consistent or meta.index in self.metas:
@@ -124,8 +144,7 @@ class Transfer:
         self.metas[meta.index] = meta
         if announce:
             notice = SegmentReady(meta.digest, meta.blob_size, meta.index, meta.piece_hashes)
-            for node in list(self.plan.members):
-                self.site.peers.notify_nowait(node, notice)
+            self.site.peers.notify_nowait(self.plan.members, notice)
         self.poke()
 
     def hear_meta(self, meta: SegmentMeta) -> None:
@@ -175,7 +194,6 @@ class Transfer:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._drive, nursery)
-                nursery.start_soon(self._report)
                 await self._assemble()
                 nursery.cancel_scope.cancel()
         finally:
@@ -198,7 +216,7 @@ class Transfer:
         else:
             self.plan.have = mask_of(range(self.layout.stripe_count))
         self.live.set()
-        self._tell_members()
+        self.site.peers.notify_nowait(self.plan.members, self.progress)
         for index in list(self._loaded):
             await self.site.shelf.release(self.digest, index, keep=self.failure is None)
         await self.partial.aclose()
@@ -222,7 +240,7 @@ class Transfer:
                 nursery.start_soon(self._fetch, stripe)
             self._lead_or_not(decision.lead, nursery)
             self._check_stall(now)
-            with trio.move_on_at(min(decision.wake_at or now + TICK, now + TICK)):
+            with trio.move_on_at(min(decision.wake_at or now + TICK, now + TICK)) as self._pause:
                 await changed.wait()
 
     def _way(self) -> Way:
@@ -419,27 +437,6 @@ class Transfer:
         stop = piece * cut.piece_length + cut.piece_size(piece)
         await partial.append(await _read_file(path, frontier - cut.offset, stop))
         return True
-
-    # Telling others.
-
-    async def _report(self) -> None:
-        told: Progress | None = None
-        told_at = -HEARTBEAT
-        while True:
-            changed = self._changed
-            progress, now = self.progress, trio.current_time()
-            if progress != told or now - told_at >= HEARTBEAT:
-                self._tell_members(progress)
-                told, told_at = progress, now
-            # On a common grid: what all transfers of this node have to say goes out in one packet a peer.
-            await trio.sleep_until((now // REPORT_EVERY + 1) * REPORT_EVERY)
-            with trio.move_on_at(told_at + HEARTBEAT):
-                await changed.wait()
-
-    def _tell_members(self, progress: Progress | None = None) -> None:
-        notice = progress or self.progress
-        for node in list(self.plan.members):
-            self.site.peers.notify_nowait(node, notice)
 
 
 def _sha1(data: bytes) -> bytes:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import structlog
 import trio
 
+from p2pd.app.reporting import report_nowait
 from p2pd.app.site import Site
 from p2pd.app.transfer import Transfer
+from p2pd.decide.report import REPORT_EVERY
 from p2pd.model.errors import P2pdError, Unavailable, WrongContent, fresh
 from p2pd.model.reference import Digest, Repository
 
@@ -39,6 +41,7 @@ class Transfers:
         self._failures: dict[Digest, _Failure] = {}
         self._distrusted: set[Digest] = set()
         self._starting = trio.Lock()
+        self._is_reporting = False
         site.peers.on_change(self._peers_changed)
 
     def running(self, digest: Digest) -> Transfer | None:
@@ -78,12 +81,24 @@ class Transfers:
             "transfer.begins", digest=str(digest), bytes=transfer.layout.size, had=transfer.partial.frontier
         )
         self._site.peers.set_busy(True)
+        if not self._is_reporting:
+            self._is_reporting = True
+            self._nursery.start_soon(self._report)
         try:
             await transfer.run()
         finally:
             self._running.pop(digest, None)
             self._site.peers.set_busy(bool(self._running))
         self._settle(transfer)
+
+    async def _report(self) -> None:
+        """Tell the members of all transfers how this node stands, until none runs: one notice a peer."""
+        try:
+            while self._running:
+                report_nowait(self._site.peers, self._running.values())
+                await trio.sleep(REPORT_EVERY)
+        finally:
+            self._is_reporting = False
 
     def _settle(self, transfer: Transfer) -> None:
         seconds = round(trio.current_time() - transfer.started_at, 3)

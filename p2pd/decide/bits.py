@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["bits_to_bytes", "bytes_to_bits", "iter_bits", "mask_of"]
+__all__ = ["bits_to_bytes", "bits_to_run", "bytes_to_bits", "iter_bits", "mask_of", "run_to_bits"]
 
 
 def mask_of(indexes: range) -> int:
@@ -28,3 +28,17 @@ def bits_to_bytes(bits: int, count: int) -> bytes:
 def bytes_to_bits(field: bytes, count: int) -> int:
     """Inverse of `bits_to_bytes`; bits past `count` are dropped."""
     return int.from_bytes(field, "little") & ((1 << count) - 1)
+
+
+def bits_to_run(bits: int) -> tuple[int, bytes]:
+    """The lowest member of a set and the bit field that begins there; (0, b"") for the empty set."""
+    if not bits:
+        return 0, b""
+    first = (bits & -bits).bit_length() - 1
+    bits >>= first
+    return first, bits.to_bytes((bits.bit_length() + 7) // 8, "little")
+
+
+def run_to_bits(first: int, field: bytes) -> int:
+    """Inverse of `bits_to_run`."""
+    return int.from_bytes(field, "little") << first

@@ -130,6 +130,15 @@ class FetchPlan:
             self._offered = offered
             self._see_lan(now)
 
+    def member_advanced(self, node: str, gained: int, flying: int, way: Way, now: float) -> bool:
+        """A member tells what it has got since its last word; false where this node never had its first."""
+        member = self._members.get(node)
+        if member is None:
+            return False
+        have = (member.have | gained) & self._all
+        self.member_progress(node, have, have | (flying & self._all), way, now)
+        return True
+
     def _note_claims(self, node: str, flew: int, member: _Member, now: float) -> None:
         flying, since = member.flying, self._pace.since(now)
         for stripe in iter_bits(flew & ~flying):

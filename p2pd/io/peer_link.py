@@ -15,7 +15,7 @@ from typing import cast
 import trio
 
 from p2pd.model.errors import P2pdError, PeerFault, PeerProtocolError, PeerUnavailable
-from p2pd.model.messages import Hello, Notice, Ping, Refused, Reply, Request
+from p2pd.model.messages import Hello, Ping, Refused, Reply, Request
 from p2pd.ports.peers import Peer
 from p2pd.wire.codec import FRAME_LIMIT, Envelope, FrameBuffer, decode, encode
 from p2pd.wire.exchange import check_reply, error_of
@@ -82,8 +82,15 @@ class Connection:
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise PeerUnavailable("connection is broken") from error
 
+    async def write(self, frames: bytes | bytearray) -> None:
+        """`send` for the one task that writes here and is watched from outside: no turn, no deadline."""
+        try:
+            await self._stream.send_all(frames)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise PeerUnavailable("connection is broken") from error
+
     async def receive(self) -> Envelope:
-        """The next message."""
+        """The next message. Those that came together are given without a pause."""
         while (frame := self._buffer.next_frame()) is None:
             try:
                 data = await self._stream.receive_some(_RECEIVE)
@@ -123,7 +130,7 @@ class PeerLink:
         self._busy = busy
         self._on_close = on_close
         self._watch_again = trio.Event()
-        self._excused_at = trio.current_time()
+        self._excused_at = self._heard_at = self._sent_at = trio.current_time()
         self._numbers = count(1)
         self._pending: dict[int, _Pending] = {}
         self._queue: deque[bytes] = deque()
@@ -171,8 +178,13 @@ class PeerLink:
             del self._pending[number]
         return self._settle(request, pending, within)
 
-    def notify_nowait(self, notice: Notice) -> None:
-        self._post(encode(notice))
+    def post_nowait(self, frame: bytes) -> None:
+        """Send an encoded notice."""
+        self._post(frame)
+
+    def heard_nowait(self) -> None:
+        """The peer spoke on its own connection."""
+        self._heard_at = trio.current_time()
 
     def ping_nowait(self) -> None:
         """Make a peer that was restarted without a word reset this connection."""
@@ -228,7 +240,8 @@ class PeerLink:
             self._queued_bytes -= len(batch)
             if not self._queue:
                 self._queue_filled = trio.Event()
-            await self._connection.send(bytes(batch))
+            self._sent_at = trio.current_time()
+            await self._connection.write(batch)
 
     async def _read(self) -> None:
         while True:
@@ -246,6 +259,10 @@ class PeerLink:
             pending.done.set()
 
     async def _watch(self) -> None:
+        """End the link when the peer is silent, and ask it before: not one that speaks anyway.
+
+        A peer that does not take what is written to it hears no ping either, and is silent.
+        """
         pinged_at = -float("inf")
         while True:
             self._watch_again = trio.Event()
@@ -254,13 +271,16 @@ class PeerLink:
                 (timing.busy_ping, timing.busy_dead) if self._busy else (timing.idle_ping, timing.idle_dead)
             )
             now = trio.current_time()
-            dead_at = max(self._connection.heard_at, self._excused_at) + dead
+            heard_at = max(self._connection.heard_at, self._heard_at)
+            dead_at = max(heard_at, self._excused_at) + dead
             if now >= dead_at:
                 raise PeerUnavailable(f"it was silent for {dead:g} s")
-            if now >= pinged_at + every:
+            # Its server ends a connection on which nothing is said.
+            ping_at = max(pinged_at + every, min(heard_at + every, self._sent_at + timing.idle_ping))
+            if now >= ping_at:
                 self.ping_nowait()
-                pinged_at = now
-            due = min(dead_at, pinged_at + every)
+                pinged_at, ping_at = now, now + every
+            due = min(dead_at, ping_at)
             with trio.move_on_at(due):
                 await self._watch_again.wait()
             if trio.current_time() > due + _LATE:

@@ -73,19 +73,21 @@ def plain_host(host: str) -> str:
 
 
 class PeerServer:
-    """Serves what `handler` answers. `on_hello` learns who dialled us, and from which host."""
+    """Serves what `handler` answers. `on_hello` learns who dialled us, `on_heard` who spoke."""
 
     def __init__(
         self,
         hello: Callable[[], Hello],
         handler: PeerHandler,
         on_hello: Callable[[Hello, str], None],
+        on_heard: Callable[[Peer], None],
         timing: Timing,
         limits: Limits,
     ) -> None:
         self._hello = hello
         self._handler = handler
         self._on_hello = on_hello
+        self._on_heard = on_heard
         self._timing = timing
         self._limits = limits
         self._open: Counter[str] = Counter()
@@ -164,15 +166,18 @@ class PeerServer:
         silence = self._timing.idle_dead + self._timing.idle_ping
         fault: PeerFault | None = None
         async with trio.open_nursery() as nursery:
-            try:
-                while True:
-                    with trio.fail_after(silence):
+            # One scope whose deadline moves: a new one for each message would cost more than the message.
+            with trio.CancelScope(deadline=connection.heard_at + silence) as scope:
+                try:
+                    while True:
                         envelope = await connection.receive()
-                    await self._take(nursery, connection, peer, envelope)
-            except trio.TooSlowError:
+                        scope.deadline = connection.heard_at + silence
+                        self._on_heard(peer)
+                        await self._take(nursery, connection, peer, envelope)
+                except PeerFault as error:
+                    fault = error
+            if scope.cancelled_caught:
                 fault = PeerUnavailable(f"silent for {silence:g} s")
-            except PeerFault as error:
-                fault = error
             nursery.cancel_scope.cancel()
         if fault is not None:
             raise fault

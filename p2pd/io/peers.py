@@ -8,7 +8,7 @@ lead to it; a second way to it is tried when it stops answering on the first.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -20,7 +20,7 @@ from p2pd.io.peer_server import Limits, PeerServer, plain_host, tune_socket
 from p2pd.model.errors import OurFault, PeerFault, PeerProtocolError, PeerUnavailable
 from p2pd.model.messages import Hello, Notice, Reply, Request
 from p2pd.ports.peers import Peer, PeerHandler
-from p2pd.wire.codec import IncompatibleVersion
+from p2pd.wire.codec import IncompatibleVersion, encode
 
 __all__ = ["Dial", "PeerNetwork", "dial_tcp"]
 
@@ -86,7 +86,9 @@ class PeerNetwork:
         self._control_port = 0
         self._timing = timing or Timing()
         self._dial = dial
-        self._server = PeerServer(self._hello, handler, self._met, self._timing, limits or Limits())
+        self._server = PeerServer(
+            self._hello, handler, self._met, self._heard, self._timing, limits or Limits()
+        )
         self._links: dict[str, PeerLink] = {}
         self._addresses: dict[tuple[str, int], _Address] = {}
         self._callbacks: list[Callable[[], None]] = []
@@ -162,10 +164,12 @@ class PeerNetwork:
             raise PeerUnavailable(f"peer {node_id[:12]} is not live")
         return await link.request(request, within)
 
-    def notify_nowait(self, node_id: str, notice: Notice) -> None:
-        link = self._links.get(node_id)
-        if link is not None:
-            link.notify_nowait(notice)
+    def notify_nowait(self, node_ids: Iterable[str], notice: Notice) -> None:
+        frame = encode(notice)
+        for node_id in node_ids:
+            link = self._links.get(node_id)
+            if link is not None:
+                link.post_nowait(frame)
 
     def on_change(self, callback: Callable[[], None]) -> None:
         self._callbacks.append(callback)
@@ -185,6 +189,12 @@ class PeerNetwork:
             link.ping_nowait()
         else:
             self.add_address(host, hello.control_port)
+
+    def _heard(self, peer: Peer) -> None:
+        """A peer spoke on the connection that it dialled: it lives, and need not be asked."""
+        link = self._links.get(peer.node_id)
+        if link is not None and link.peer.host == peer.host:
+            link.heard_nowait()
 
     def _forget_one(self) -> bool:
         failing = [a for a in self._addresses.values() if a.failing_since is not None and not a.is_static]

@@ -24,6 +24,8 @@ __all__ = [
     "Ping",
     "Pong",
     "Progress",
+    "ProgressBatch",
+    "ProgressDelta",
     "Query",
     "QueryReply",
     "Read",
@@ -39,6 +41,9 @@ __all__ = [
 ]
 
 PROTOCOL_VERSION = 1
+
+DELTAS_LIMIT = 12
+"""Most blobs one `ProgressBatch` speaks of."""
 
 READ_LIMIT = 256 * 1024
 """Most bytes one `Read` may ask for."""
@@ -90,6 +95,31 @@ class Progress:
     claimed: bytes
     wan: str
     done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressDelta:
+    """How a node stands with one blob, to those who know how it stood (its Progress, earlier deltas).
+
+    `gained`: stripes had that were not at the last report. `flying`: all stripes that it is fetching over
+    the WAN or has from there unverified; others are no longer. Each a bit field that begins at a stripe: bit
+    `i` is stripe `…_from + i`.
+    """
+
+    digest: Digest
+    size: int
+    gained_from: int
+    gained: bytes
+    flying_from: int
+    flying: bytes
+    wan: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressBatch:
+    """Of all blobs that a node is fetching and that the hearer is a member of, those with news."""
+
+    deltas: tuple[ProgressDelta, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,5 +231,5 @@ class Resolved:
 
 Request = Ping | Query | Want | Join | Read | Fetch | Resolve
 Reply = Pong | QueryReply | WantReply | Joined | ReadReply | Fetched | Resolved | Refused
-Notice = Progress | SegmentReady
+Notice = Progress | ProgressBatch | SegmentReady
 Message = Hello | Request | Reply | Notice

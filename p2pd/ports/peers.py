@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,7 +42,7 @@ class Peers(Protocol):
         """
         ...
 
-    def notify_nowait(self, node_id: str, notice: Notice) -> None:
+    def notify_nowait(self, node_ids: Iterable[str], notice: Notice) -> None:
         """Send without waiting. A peer too slow to take its notices is dropped; unknown ids are ignored."""
         ...
 

@@ -19,6 +19,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
 from typing import Any, TypeVar
 
 import msgpack  # type: ignore[import-untyped]  # ships no types
@@ -27,6 +29,7 @@ from p2pd.model.content import Descriptor
 from p2pd.model.errors import InvalidReference, PeerProtocolError
 from p2pd.model.layout import SHA1_BYTES, Layout, SegmentMeta
 from p2pd.model.messages import (
+    DELTAS_LIMIT,
     PROTOCOL_VERSION,
     READ_LIMIT,
     Fetch,
@@ -38,6 +41,8 @@ from p2pd.model.messages import (
     Ping,
     Pong,
     Progress,
+    ProgressBatch,
+    ProgressDelta,
     Query,
     QueryReply,
     Read,
@@ -198,7 +203,11 @@ class _Fields:
         raw = self.binary(32)
         if len(raw) != 32:
             raise PeerProtocolError(f"digest has {len(raw)} bytes, not 32")
-        return Digest(raw.hex())
+        return _digest(raw)
+
+    def rest(self, limit: int) -> list[Any]:
+        """The elements that are left, those beyond `limit` ignored."""
+        return list(islice(self._items, limit))
 
 
 def encode(message: Message, correlation: int = 0) -> bytes:
@@ -285,6 +294,42 @@ def _bits(f: _Fields, count: int) -> bytes:
     return field
 
 
+def _batch_fields(m: ProgressBatch) -> list[object]:
+    return [[d.digest.raw, d.size, d.gained_from, d.gained, d.flying_from, d.flying, d.wan] for d in m.deltas]
+
+
+def _batch(f: _Fields) -> ProgressBatch:
+    # The most frequent message: checked in one go.
+    deltas = []
+    for item in f.rest(DELTAS_LIMIT):
+        try:
+            raw, size, gained_from, gained, flying_from, flying, wan, *_ = item
+        except (TypeError, ValueError):
+            raise PeerProtocolError("what is said of a blob's progress is not an array of seven") from None
+        if type(raw) is not bytes or len(raw) != 32 or type(size) is not int or not 0 < size < _INT_LIMIT:
+            raise PeerProtocolError("what is said of a blob's progress does not begin with digest and size")
+        stripes = Layout(size).stripe_count
+        _check_run(gained_from, gained, stripes)
+        _check_run(flying_from, flying, stripes)
+        if wan not in _WAN:
+            raise PeerProtocolError(f"way to the WAN is not one of {', '.join(_WAN)}")
+        deltas.append(ProgressDelta(_digest(raw), size, gained_from, gained, flying_from, flying, wan))
+    return ProgressBatch(tuple(deltas))
+
+
+def _check_run(first: object, field: object, stripes: int) -> None:
+    if type(first) is not int or type(field) is not bytes:
+        raise PeerProtocolError("a run of stripes is not a number and a bit field")
+    if not 0 <= first < stripes or first + int.from_bytes(field, "little").bit_length() > stripes:
+        raise PeerProtocolError(f"bit field of {len(field)} bytes from {first} is beyond {stripes} stripes")
+
+
+@lru_cache(maxsize=256)
+def _digest(raw: bytes) -> Digest:
+    # Kept: those under way come again each second from everybody.
+    return Digest(raw.hex())
+
+
 def _want_reply(f: _Fields) -> WantReply:
     return WantReply(f.boolean(), f.optional(lambda one: _progress(one.nested())))
 
@@ -354,6 +399,7 @@ _ENCODERS: dict[type, tuple[int, Callable[[Any], list[object]]]] = {
     Fetched: (0x46, lambda m: [m.size]),
     Resolved: (0x47, _resolved_fields),
     Progress: (0x70, _progress_fields),
+    ProgressBatch: (0x72, _batch_fields),
     SegmentReady: (0x71, lambda m: [m.digest.raw, m.size, m.index, m.piece_hashes]),
 }
 
@@ -376,4 +422,5 @@ _DECODERS: dict[int, Callable[[_Fields], Message]] = {
     0x47: _resolved,
     0x70: _progress,
     0x71: _segment_ready,
+    0x72: _batch,
 }

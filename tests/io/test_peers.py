@@ -17,6 +17,7 @@ from p2pd.model.messages import (
     Ping,
     Pong,
     Progress,
+    ProgressBatch,
     Query,
 )
 from p2pd.wire.codec import encode
@@ -160,7 +161,37 @@ async def test_an_idle_link_that_answers_lives_and_is_asked_every_5_seconds(
             while (envelope := await wire.receive()) is not None:
                 pings += 1
                 await wire.send(Pong(), envelope.correlation)
-        assert pings == 21
+        assert pings == 20
+        assert len(network.live()) == 1
+
+
+async def test_a_peer_that_speaks_is_not_asked_whether_it_lives(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Not often, that is: its own server ends connections on which nothing is said."""
+    async with open_lan() as lan:
+        network = await lan.node()
+        network.set_busy(True)
+        lan.up.add(("10.0.0.2", 7781))
+        network.add_address("10.0.0.2", 7781)
+        _, wire = await accept(lan)
+        await wait_live(network, "10.0.0.2")
+        theirs = await lan.introduced(network)
+        first = await wire.receive()
+        assert first is not None
+        assert isinstance(first.message, Ping), "who dials may have been restarted"
+        asked = []
+
+        async def note_pings() -> None:
+            while (envelope := await wire.receive()) is not None:
+                asked.append(trio.current_time())
+                await wire.send(Pong(), envelope.correlation)
+
+        lan.nursery.start_soon(note_pings)
+        for _ in range(60):
+            await theirs.send(ProgressBatch(()))
+            await trio.sleep(0.7)
+        assert 8 <= len(asked) <= 9
         assert len(network.live()) == 1
 
 
@@ -173,7 +204,7 @@ async def test_a_peer_that_takes_nothing_is_dropped(autojump_clock: trio.testing
         await wait_live(network, "10.0.0.2")
         notice = Progress(DIGEST, 1, b"\x00", b"\x00", "none")
         for _ in range(QUEUE_MESSAGES + 1):
-            network.notify_nowait(B, notice)
+            network.notify_nowait([B], notice)
         assert network.live() == []
         with pytest.raises(PeerUnavailable):
             await network.request(B, Ping(), 1)

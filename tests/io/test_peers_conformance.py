@@ -145,7 +145,7 @@ def test_who_is_not_there(play: Play) -> None:
         a = await site.join(A, ScriptedHandler())
         with pytest.raises(PeerUnavailable, match="not live"):
             await a.request(B, Ping(), 5)
-        a.notify_nowait(B, Progress(DIGEST, 1, b"\x00", b"\x00", "none"))
+        a.notify_nowait([B], Progress(DIGEST, 1, b"\x00", b"\x00", "none"))
 
     play(scenario)
 
@@ -215,7 +215,7 @@ def test_notices_arrive_in_order(play: Play) -> None:
         await site.join(B, handler)
         await wait_live(a, B)
         for notice in sent:
-            a.notify_nowait(B, notice)
+            a.notify_nowait([B], notice)
         await handler.wait_until(lambda h: len(h.told) == len(sent))
         assert [notice for _, notice in handler.told] == sent
         assert handler.told[0][0].node_id == A

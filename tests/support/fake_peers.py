@@ -15,9 +15,10 @@ wire would not carry fails here too.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 import trio
@@ -114,11 +115,12 @@ class FakePeers:
         check_reply(request, pending.reply)
         return pending.reply
 
-    def notify_nowait(self, node_id: str, notice: Notice) -> None:
-        link = self._links.get(node_id)
-        if link is not None:
-            carried = cast(Notice, _carried(notice, 0))
-            self._post(link, lambda: link.target.take_notice(self.peer, carried))
+    def notify_nowait(self, node_ids: Iterable[str], notice: Notice) -> None:
+        carried = cast(Notice, _carried(notice, 0))
+        for node_id in node_ids:
+            link = self._links.get(node_id)
+            if link is not None:
+                self._post(link, partial(link.target.take_notice, self.peer, carried))
 
     def on_change(self, callback: Callable[[], None]) -> None:
         self._callbacks.append(callback)

@@ -13,6 +13,7 @@ from p2pd.model.content import Descriptor
 from p2pd.model.errors import PeerProtocolError
 from p2pd.model.layout import SHA1_BYTES, Layout
 from p2pd.model.messages import (
+    DELTAS_LIMIT,
     READ_LIMIT,
     Fetch,
     Fetched,
@@ -23,6 +24,8 @@ from p2pd.model.messages import (
     Ping,
     Pong,
     Progress,
+    ProgressBatch,
+    ProgressDelta,
     Query,
     QueryReply,
     Read,
@@ -61,6 +64,20 @@ def progresses(draw: st.DrawFn) -> Progress:
 
 
 @st.composite
+def deltas(draw: st.DrawFn) -> ProgressDelta:
+    size = draw(sizes)
+    count = Layout(size).stripe_count
+
+    def run() -> tuple[int, bytes]:
+        first = draw(st.integers(0, count - 1))
+        bits = draw(st.integers(0, 2 ** min(64, count - first) - 1))
+        return first, bits.to_bytes(8, "little").rstrip(b"\x00")
+
+    way = draw(st.sampled_from(["seeder", "origin", "none"]))
+    return ProgressDelta(draw(digests), size, *run(), *run(), way)
+
+
+@st.composite
 def joins(draw: st.DrawFn) -> Join:
     size = draw(sizes)
     return Join(draw(digests), size, draw(st.integers(0, Layout(size).segment_count - 1)))
@@ -86,6 +103,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.just(Pong()),
     st.builds(Refused, st.sampled_from(["not-found", "busy", "fault"]), lines),
     progresses(),
+    st.lists(deltas(), max_size=DELTAS_LIMIT).map(lambda some: ProgressBatch(tuple(some))),
     st.builds(Query, digests),
     st.builds(QueryReply, st.none() | numbers, st.none() | numbers),
     st.builds(Want, progresses()),
@@ -264,6 +282,47 @@ def test_a_field_out_of_range_is_refused(message: Message, index: int, value: ob
     assert decode(msgpack.packb(items)).message == message
     items[index] = value
     refused(items)
+
+
+DELTA = ProgressDelta(DIGEST, 9 * MIB, 2, b"\x05", 8, b"\x01", "none")
+
+
+@pytest.mark.parametrize(
+    ("index", "value"),
+    [
+        (0, b"x" * 31),
+        (0, "x" * 32),
+        (1, 0),
+        (1, 2**53),
+        (1, True),
+        (2, -1),
+        (2, 9),
+        (2, 7),
+        (2, 2**52),
+        (3, None),
+        (3, b"\x00\x01"),
+        (4, 1.0),
+        (5, b"\x02"),
+        (6, "moon"),
+        (6, []),
+    ],
+)
+def test_a_word_on_progress_out_of_range_is_refused(index: int, value: object) -> None:
+    items = array_of(ProgressBatch((DELTA,)))
+    assert decode(msgpack.packb(items)).message == ProgressBatch((DELTA,))
+    items[3][index] = value
+    refused(items)
+
+
+def test_words_on_progress_grow_like_messages() -> None:
+    items = array_of(ProgressBatch((DELTA,)))
+    items[3].append("new")
+    assert decode(msgpack.packb(items)).message == ProgressBatch((DELTA,))
+    assert decode(msgpack.packb([*items[:3], *[items[3]] * 14])).message == ProgressBatch(
+        (DELTA,) * DELTAS_LIMIT
+    )
+    for short in ([*items[:3], 7], [*items[:3], items[3][:6]], [*items[:3], "1234567"]):
+        refused(short)
 
 
 def test_what_a_peer_says_is_cut_to_one_short_line() -> None:

@@ -1,0 +1,38 @@
+"""What the members of a blob are told of this node's progress, and when."""
+
+from __future__ import annotations
+
+from p2pd.decide.bits import bits_to_run
+from p2pd.model.messages import ProgressDelta
+from p2pd.model.reference import Digest
+
+__all__ = ["HEARTBEAT", "REPORT_EVERY", "Report"]
+
+REPORT_EVERY = 0.7
+"""Seconds between reports while something changes: evidence for takeover is about a second old at most."""
+
+HEARTBEAT = 2.0
+"""Seconds between reports while nothing does."""
+
+
+class Report:
+    """Makes deltas: what was gained since the last one, and all that is in flight.
+
+    Whoever becomes a member is told the whole state first (`Want`); gains are a union, so that one told
+    twice, or in another order, does no harm.
+    """
+
+    def __init__(self, digest: Digest, size: int) -> None:
+        self._digest = digest
+        self._size = size
+        self._told: tuple[int, int, str] | None = None
+        self._told_at = float("-inf")
+
+    def due(self, have: int, claimed: int, way: str, now: float) -> ProgressDelta | None:
+        """The delta to send now, None where there is nothing to say."""
+        state = (have, claimed & ~have, way)
+        if state == self._told and now - self._told_at < HEARTBEAT:
+            return None
+        gained = have & ~(self._told[0] if self._told is not None else 0)
+        self._told, self._told_at = state, now
+        return ProgressDelta(self._digest, self._size, *bits_to_run(gained), *bits_to_run(state[1]), way)

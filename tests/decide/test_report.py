@@ -1,0 +1,35 @@
+"""What members are told, and when."""
+
+from p2pd.decide.bits import bits_to_run, run_to_bits
+from p2pd.decide.report import HEARTBEAT, Report
+from p2pd.model.layout import MIB
+from p2pd.model.messages import ProgressDelta
+from p2pd.model.reference import Digest
+
+DIGEST = Digest("0" * 64)
+SIZE = 64 * MIB
+
+
+def delta(gained: int, flying: int, way: str = "seeder") -> ProgressDelta:
+    return ProgressDelta(DIGEST, SIZE, *bits_to_run(gained), *bits_to_run(flying), way)
+
+
+def test_a_run_is_short_wherever_it_begins() -> None:
+    assert bits_to_run(0) == (0, b"")
+    assert bits_to_run(0b101 << 1000) == (1000, b"\x05")
+    for bits in (0, 1, 0b101 << 1000, (1 << 99) - 1):
+        assert run_to_bits(*bits_to_run(bits)) == bits
+
+
+def test_gains_are_told_once_and_what_is_in_flight_each_time() -> None:
+    report = Report(DIGEST, SIZE)
+    assert report.due(0b11, 0b1111, "seeder", 0.0) == delta(0b11, 0b1100)
+    assert report.due(0b111, 0b1111, "seeder", 0.7) == delta(0b100, 0b1000)
+
+
+def test_without_news_there_is_a_heartbeat() -> None:
+    report = Report(DIGEST, SIZE)
+    assert report.due(0, 1, "seeder", 0.0) is not None
+    assert report.due(0, 1, "seeder", HEARTBEAT - 0.1) is None
+    assert report.due(0, 1, "none", HEARTBEAT - 0.1) == delta(0, 1, "none"), "another way is news"
+    assert report.due(0, 1, "none", 2 * HEARTBEAT) == delta(0, 1, "none")
