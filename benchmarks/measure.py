@@ -255,7 +255,7 @@ class _Update:
     def _wave(
         self, gate: list[PendingFetch], offsets: Sequence[float], begun: float, watch: LoadWatch
     ) -> None:
-        now = time.monotonic()
+        now = time.monotonic() if self.starts else begun  # the first wave is the clock's zero
         self.starts += [now - begun + offset for offset in offsets]
         for one, offset in zip(gate, offsets, strict=True):
             if not offset:

@@ -216,13 +216,14 @@ def _measure(bed: Testbed, ref: str, scenario: Scenario, system: str, floor: Flo
 def _spec(plan: Plan, image: Image) -> SiteSpec:
     copies = _COPIES_PULLED if plan.client == "pull" else _COPIES_FETCHED
     try:
-        plan.arrival.waves(plan.nodes)
-        return SiteSpec(
+        spec = SiteSpec(
             nodes=plan.nodes,
             wan_bit_s=plan.wan_bit_s,
             lan_bit_s=plan.lan_bit_s,
             origin_bit_s=plan.wan_bit_s if plan.seeder == "cold" else None,
             disk_bytes=image.blob_bytes * copies * (plan.nodes + 3),
         )
+        plan.arrival.waves(plan.nodes)
     except ValueError as error:
         raise TestbedError(f"such a site cannot be built: {error}") from error
+    return spec

@@ -19,7 +19,11 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks", "demo", *arguments]
+    return benchmark("demo", *arguments)
+
+
+def benchmark(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks", *arguments]
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -42,6 +46,38 @@ def test_demo_of_todays_systems(tmp_path: Path) -> None:
     assert direct["wan_ratio"] == pytest.approx(2.0, rel=0.05)
     assert direct["site_s"] == max(direct["node_s"]) > document["limit_s"]
     assert "site updated" in done.stdout
+
+
+def test_late_nodes_of_a_repeated_update_fetch_nothing_over_the_wan(tmp_path: Path) -> None:
+    out = tmp_path / "update.json"
+    small = [
+        "--nodes",
+        "2",
+        "--wan",
+        "40M",
+        "--lan",
+        "200M",
+        "--size",
+        "2M",
+        "--layers",
+        "1",
+        "--repeat",
+        "2",
+    ]
+    done = benchmark("update", *small, "--systems", "p2pd", "--arrival", "late:1", "--json", str(out))
+    assert done.returncode == 0, done.stderr
+    document = json.loads(out.read_text())
+    [result] = document["results"]
+    assert len(document["limits"]) == len(result["runs"]) == 2
+    assert result["spread"]["limit_ratio"]["min"] <= result["limit_ratio"]
+    for run in result["runs"]:
+        assert run["late"]["wan_blob_bytes"] == 0
+        assert run["late"]["wan_bytes"] < 20_000
+        assert run["site_s"] == pytest.approx(run["starts"][1] + run["node_s"][1])
+        assert run["starts"][1] > run["node_s"][0]
+        assert [held[-1] > 2_000_000 for held in run["curve"]["held_bytes"]] == [True, True]
+        assert 0 < run["anon_mib_per_node"] < run["rss_mib_per_node"]
+        assert 0 < run["load"]["busy"] <= 1
 
 
 def test_interrupt_in_mid_update_ends_at_once() -> None:
