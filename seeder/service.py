@@ -36,6 +36,9 @@ __all__ = ["run_seeder", "usage_path"]
 
 log = structlog.get_logger()
 
+ANSWER_WITHIN = 4.0
+"""Seconds from request to headers: fewer than nodes wait, else a slow origin looks like a dead seeder."""
+
 _CLIENTS = 2048
 """Connections: a seeder serves every node of many sites, each with a few at once."""
 
@@ -93,7 +96,8 @@ async def _serve(
     task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     upstreams = upstreams_of(config.upstreams, config.seeder.default_registry)
-    app = build_app(content, upstreams=upstreams, extra_routes=[segment_route(content, upstreams)])
+    routes = [segment_route(content, upstreams)]
+    app = build_app(content, upstreams=upstreams, extra_routes=routes, deadline=ANSWER_WITHIN)
     listen = config.seeder.listen
     await serve(app, host=listen.host, port=listen.port, max_connections=_CLIENTS, task_status=task_status)
 

@@ -17,8 +17,13 @@ class Metrics:
         self.wan_bytes = self._counter("wan_bytes", "Content bytes fetched over the WAN", "source")
         self.lan_bytes = self._counter("lan_bytes", "Content bytes received from LAN peers")
         self.served_bytes = self._counter("served_bytes", "Content bytes given to clients")
-        self.wan_failures = self._counter("wan_failures", "Failed requests over the WAN", "source")
-        self.ladder_steps = self._counter("ladder_steps", "Steps of the ladder", "rung", "direction")
+        self.wan_failures = self._counter(
+            "wan_failures", "Requests over the WAN that failed", "source", "registry"
+        )
+        self.seeder_up = Gauge("p2pd_seeder_up", "Whether", ["seeder"], registry=self.registry)
+        self.upstream_up = Gauge(
+            "p2pd_upstream_up", "Whether a registry answers", ["source", "registry"], registry=self.registry
+        )
         self.stale_tags = self._counter("stale_tags", "Tags answered from memory, unconfirmed")
         self.transfers = self._counter("transfers", "Finished transfers", "result")
         self.peers = Gauge("p2pd_peers", "Live peers", registry=self.registry)

@@ -124,7 +124,6 @@ class SmallObjects:
             else:
                 body = await wan.small_blob(repository, digest, SMALL_BLOB)
             await self._site.store.write(digest, body)
-            self._site.metrics.wan_bytes.labels("small").inc(len(body))
             return body
 
         return await self._fetches.join(digest, fetch)

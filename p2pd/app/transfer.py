@@ -62,7 +62,9 @@ class Transfer:
         self.digest = partial.digest
         self.layout = Layout(partial.size)
         had = mask_of(range(partial.frontier // self.layout.piece_length))
-        self.plan = FetchPlan(self.digest, self.layout, site.me, site.wan.way(), trio.current_time(), had)
+        self.plan = FetchPlan(
+            self.digest, self.layout, site.me, site.wan.way(repository), trio.current_time(), had
+        )
         self.metas: dict[int, SegmentMeta] = {}
         self.live = trio.Event()
         self.ended = trio.Event()
@@ -245,7 +247,9 @@ class Transfer:
 
     def _way(self) -> Way:
         wan = self.site.wan
-        return wan.way_without_seeder() if self._refused_by_seeder else wan.way()
+        if self._refused_by_seeder:
+            return wan.way_without_seeder(self.repository)
+        return wan.way(self.repository)
 
     def _check_stall(self, now: float) -> None:
         has_source = self.plan.way is not Way.NONE or any(self.plan.members) or any(self.plan.holders)
@@ -254,6 +258,9 @@ class Transfer:
             return
         allowed = STALL if has_source else STALL_WITHOUT_SOURCE
         if now - max(self._alive_at, self.plan.site_moved_at) > allowed:
+            if not has_source and isinstance(self.last_fault, WrongContent):
+                self.fail(fresh(self.last_fault))
+                return
             reason = f" (last: {self.last_fault})" if self.last_fault else ""
             self.fail(Unavailable(f"no source brought a byte of {self.digest} for {allowed:.0f} s{reason}"))
 
@@ -324,7 +331,8 @@ class Transfer:
         segment.add_piece_nowait(self.layout.stripe(stripe).piece, data)
 
     def _note_fault(self, error: P2pdError) -> None:
-        self.last_fault = error
+        if not isinstance(self.last_fault, _REFUSALS) or isinstance(error, _REFUSALS):
+            self.last_fault = error
         log.info("transfer.fault", digest=str(self.digest), reason=str(error))
         self.poke()
 

@@ -10,7 +10,7 @@ import structlog
 import trio
 
 from p2pd.app.metrics import Metrics
-from p2pd.decide.health import SourceHealth
+from p2pd.decide.health import Reach, Turn
 from p2pd.decide.plan import Way
 from p2pd.io.seeder_client import SEGMENT_WAIT
 from p2pd.model.content import Descriptor, Manifest, StaleTag
@@ -36,11 +36,23 @@ kernel gather bytes for a moment after each short one. Its buffers hold far more
 
 
 class _Rung:
-    def __init__(self, name: str, source: Origin, deadline: float) -> None:
+    """`is_origin`: no host of its own stands between this node and the registries."""
+
+    def __init__(self, name: str, source: Origin, deadline: float, *, is_origin: bool = False) -> None:
         self.name = name
         self.source = source
         self.deadline = deadline
-        self.health = SourceHealth()
+        self.is_origin = is_origin
+        self.reach = Reach()
+
+    def is_up(self, repository: Repository) -> bool:
+        return self.reach.is_up(repository.registry, trio.current_time())
+
+
+class _Attempt:
+    """One request. What breaks after the answer's headers is not the fault of who sent them."""
+
+    has_headers = False
 
 
 class Wan:
@@ -53,36 +65,39 @@ class Wan:
         self._seeder_sources = {
             rung.name: seeder for rung, (_, seeder) in zip(self._seeders, seeders, strict=True)
         }
-        self._origin = None if origin is None else _Rung("origin", origin, ORIGIN_DEADLINE)
+        self._origin = None if origin is None else _Rung("origin", origin, ORIGIN_DEADLINE, is_origin=True)
         self._metrics = metrics
+        for rung in self._seeders:
+            metrics.seeder_up.labels(rung.name).set(1)
 
-    def way(self) -> Way:
-        """By which rung content can be had now."""
-        now = trio.current_time()
-        if any(rung.health.is_up(now) for rung in self._seeders):
+    def way(self, repository: Repository) -> Way:
+        """By which rung content of this repository can be had now."""
+        if any(rung.is_up(repository) for rung in self._seeders):
             return Way.SEEDER
-        return self.way_without_seeder()
+        return self.way_without_seeder(repository)
 
-    def way_without_seeder(self) -> Way:
+    def way_without_seeder(self, repository: Repository) -> Way:
         """The same for content that the seeders refuse to serve."""
-        if self._origin is not None and self._origin.health.is_up(trio.current_time()):
+        if self._origin is not None and self._origin.is_up(repository):
             return Way.ORIGIN
         return Way.NONE
 
     async def manifest(self, repository: Repository, reference: Digest | Tag) -> Manifest:
-        return await self._climb(lambda source: source.manifest(repository, reference))
+        return await self._climb(
+            repository, lambda source: source.manifest(repository, reference), lambda found: len(found.body)
+        )
 
     async def resolve(self, repository: Repository, tag: Tag) -> Descriptor:
-        return await self._climb(lambda source: source.resolve(repository, tag))
+        return await self._climb(repository, lambda source: source.resolve(repository, tag))
 
     async def blob_size(self, repository: Repository, digest: Digest) -> int:
-        return await self._climb(lambda source: source.blob_size(repository, digest))
+        return await self._climb(repository, lambda source: source.blob_size(repository, digest))
 
     async def tags(self, repository: Repository, query: str) -> bytes:
-        return await self._climb(lambda source: source.tags(repository, query))
+        return await self._climb(repository, lambda source: source.tags(repository, query), len)
 
     async def referrers(self, repository: Repository, digest: Digest) -> bytes:
-        return await self._climb(lambda source: source.referrers(repository, digest))
+        return await self._climb(repository, lambda source: source.referrers(repository, digest), len)
 
     async def small_blob(self, repository: Repository, digest: Digest, limit: int) -> bytes:
         """A whole blob of at most `limit` bytes, not verified yet."""
@@ -93,23 +108,23 @@ class Wan:
                     raise WrongContent(f"{digest} has {stream.size} bytes, more than the {limit} expected")
                 return b"".join([chunk async for chunk in stream.chunks])
 
-        return await self._climb(read)
+        return await self._climb(repository, read, len)
 
     async def segment(self, repository: Repository, digest: Digest, size: int, index: int) -> SegmentMeta:
         """Piece hashes from a seeder, however long it takes to have them."""
         while True:
-            rung, asked_at = self._first_seeder(), trio.current_time()
+            rung, asked_at = self._first_seeder(repository), trio.current_time()
             try:
                 meta = await self._seeder_sources[rung.name].segment(repository, digest, size, index)
             except Unavailable as error:
                 if trio.current_time() - asked_at < SEGMENT_WAIT / 2:
                     # It did not wait for bytes to come; thought to be up, it would keep peers unheard.
-                    self._note_failure(rung, error)
+                    self._note_failure(rung, repository, error, beyond=error.beyond_seeder)
                     raise
                 log.debug("wan.segment_waits", digest=str(digest), segment=index, reason=str(error))
                 await trio.sleep(0.5)
                 continue
-            rung.health.succeeded()
+            self._note(rung, rung.reach.succeeded(repository.registry))
             return meta
 
     async def read_range(
@@ -123,24 +138,31 @@ class Wan:
     ) -> bytes:
         """Bytes [start, stop) of a blob by one way; `on_bytes(0)` is called when headers are there."""
         start, stop = span
-        rung = self._first_seeder() if way is Way.SEEDER else self._need_origin()
+        rung = self._first_seeder(repository) if way is Way.SEEDER else self._need_origin()
         data = bytearray()
-        async with self._counted(rung), rung.source.open_blob(repository, digest, start, stop) as stream:
+        async with (
+            self._counted(rung, repository) as attempt,
+            rung.source.open_blob(repository, digest, start, stop) as stream,
+        ):
+            attempt.has_headers = True
             if stream.size != size:
                 raise WrongContent(f"{rung.name} says that {digest} has {stream.size} bytes, not {size}")
             on_bytes(0)
             skip, began, came = start - stream.start, trio.current_time(), 0
-            async for chunk in stream.chunks:
-                on_bytes(len(chunk))
-                came += len(chunk)
-                data += chunk[skip:] if skip else chunk
-                skip = max(0, skip - len(chunk))
-                missing = stop - start - len(data)
-                if missing <= 0:
-                    break
-                if len(chunk) < _GATHER and missing > len(chunk):
-                    await trio.sleep(_gather_for(missing, (trio.current_time() - began) / came))
-        self._metrics.wan_bytes.labels(rung.name).inc(len(data))
+            try:
+                async for chunk in stream.chunks:
+                    on_bytes(len(chunk))
+                    came += len(chunk)
+                    data += chunk[skip:] if skip else chunk
+                    skip = max(0, skip - len(chunk))
+                    missing = stop - start - len(data)
+                    if missing <= 0:
+                        break
+                    if len(chunk) < _GATHER and missing > len(chunk):
+                        await trio.sleep(_gather_for(missing, (trio.current_time() - began) / came))
+            finally:
+                # What came before a failure crossed the WAN all the same.
+                self._metrics.wan_bytes.labels(rung.name).inc(came)
         return bytes(data[: stop - start])
 
     @asynccontextmanager
@@ -149,13 +171,16 @@ class Wan:
     ) -> AsyncIterator[BlobStream]:
         """A plain stream from the origin, for the node that leads where no seeder is."""
         rung = self._need_origin()
-        async with self._counted(rung), rung.source.open_blob(repository, digest, start, stop) as stream:
+        async with (
+            self._counted(rung, repository) as attempt,
+            rung.source.open_blob(repository, digest, start, stop) as stream,
+        ):
+            attempt.has_headers = True
             yield stream
 
-    def _first_seeder(self) -> _Rung:
-        now = trio.current_time()
+    def _first_seeder(self, repository: Repository) -> _Rung:
         for rung in self._seeders:
-            if rung.health.is_up(now):
+            if rung.is_up(repository):
                 return rung
         raise Unavailable("no seeder answers: check [wan] seeders, or wait for one to come back")
 
@@ -164,9 +189,13 @@ class Wan:
             raise Unavailable("going to origins directly is switched off ([wan] direct = false)")
         return self._origin
 
-    async def _climb(self, ask: Callable[[Origin], Awaitable[T]]) -> T:
-        now = trio.current_time()
-        rungs = [rung for rung in self._seeders if rung.health.is_up(now)]
+    async def _climb(
+        self,
+        repository: Repository,
+        ask: Callable[[Origin], Awaitable[T]],
+        content_bytes: Callable[[T], int] = lambda _answer: 0,
+    ) -> T:
+        rungs = [rung for rung in self._seeders if rung.is_up(repository)]
         if self._origin is not None:
             rungs.append(self._origin)
         refused: OriginFault | None = None
@@ -174,14 +203,17 @@ class Wan:
         stale: StaleTag | None = None
         for rung in rungs:
             try:
-                async with self._counted(rung):
-                    return await _in_time(ask, rung)
+                async with self._counted(rung, repository):
+                    answer = await _in_time(ask, rung)
             except (NotFound, Denied) as error:
                 refused = refused or error
             except StaleTag as error:
                 stale = stale or error
             except OriginFault as error:
                 failed = error
+            else:
+                self._metrics.wan_bytes.labels(rung.name).inc(content_bytes(answer))
+                return answer
         raise (
             refused
             or stale
@@ -190,25 +222,41 @@ class Wan:
         )
 
     @asynccontextmanager
-    async def _counted(self, rung: _Rung) -> AsyncIterator[None]:
-        """Keep the rung's health and say when it steps down or up."""
+    async def _counted(self, rung: _Rung, repository: Repository) -> AsyncIterator[_Attempt]:
+        """Keep the rung's breakers, and say when it steps down or up."""
+        attempt = _Attempt()
         try:
-            yield
+            yield attempt
         except (NotFound, Denied, WrongContent, StaleTag):
-            raise  # It answered: one bad image must not cost the others their source.
-        except OriginFault as error:
-            self._note_failure(rung, error)
+            # It answered: one bad image must not cost the others their source.
+            self._note(rung, rung.reach.answered())
             raise
-        if rung.health.succeeded():
-            self._metrics.ladder_steps.labels(rung.name, "up").inc()
-            log.info("ladder.up", rung=rung.name)
+        except OriginFault as error:
+            beyond = error.beyond_seeder or attempt.has_headers
+            self._note_failure(rung, repository, error, beyond=beyond)
+            raise
+        self._note(rung, rung.reach.succeeded(repository.registry))
 
-    def _note_failure(self, rung: _Rung, error: OriginFault) -> None:
+    def _note_failure(self, rung: _Rung, repository: Repository, error: OriginFault, *, beyond: bool) -> None:
+        registry, now = repository.registry, trio.current_time()
         retry_after = error.retry_after if isinstance(error, RateLimited) else None
-        self._metrics.wan_failures.labels(rung.name).inc()
-        if rung.health.failed(trio.current_time(), retry_after):
-            self._metrics.ladder_steps.labels(rung.name, "down").inc()
-            log.warning("ladder.down", rung=rung.name, reason=str(error))
+        self._metrics.wan_failures.labels(rung.name, registry).inc()
+        turns = rung.reach.failed(registry, now, retry_after, beyond=beyond or rung.is_origin)
+        self._note(rung, turns, str(error))
+
+    def _note(self, rung: _Rung, turns: Sequence[Turn], reason: str = "") -> None:
+        """Log and show that a rung, or one registry behind it, stopped or began to answer."""
+        for turn in turns:
+            if turn.upstream is None:
+                self._metrics.seeder_up.labels(rung.name).set(turn.is_up)
+                about = {"rung": rung.name}
+            else:
+                self._metrics.upstream_up.labels(rung.name, turn.upstream).set(turn.is_up)
+                about = {"rung": rung.name, "registry": turn.upstream}
+            if turn.is_up:
+                log.info("ladder.up", **about)
+            else:
+                log.warning("ladder.down", **about, reason=reason)
 
 
 def _gather_for(missing: int, seconds_a_byte: float) -> float:

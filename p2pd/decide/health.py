@@ -1,8 +1,10 @@
-"""Whether a source over the WAN is worth asking now: a circuit breaker without a clock."""
+"""Whether a source over the WAN is worth asking now: circuit breakers without a clock."""
 
 from __future__ import annotations
 
-__all__ = ["SourceHealth"]
+from dataclasses import dataclass
+
+__all__ = ["Reach", "SourceHealth", "Turn"]
 
 _FIRST = 1.0
 _LONGEST = 30.0
@@ -38,3 +40,50 @@ class SourceHealth:
             pause = max(pause, min(retry_after, _LONGEST))
         self._down_until = now + pause
         return self._failures == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A source, or one upstream of it, stopped or began to answer."""
+
+    upstream: str | None
+    is_up: bool
+
+
+class Reach:
+    """One source and the upstreams (registries) behind it, each with a breaker of its own.
+
+    A registry that is down costs its own images their source, and no others.
+    """
+
+    def __init__(self) -> None:
+        self._own = SourceHealth()
+        self._upstreams: dict[str, SourceHealth] = {}
+
+    def is_up(self, upstream: str, now: float) -> bool:
+        """Whether the source is worth asking for content of this upstream."""
+        behind = self._upstreams.get(upstream)
+        return self._own.is_up(now) and (behind is None or behind.is_up(now))
+
+    def succeeded(self, upstream: str) -> list[Turn]:
+        """The upstream's content came."""
+        turns = self.answered()
+        if self._of(upstream).succeeded():
+            turns.append(Turn(upstream, True))
+        return turns
+
+    def answered(self) -> list[Turn]:
+        """The source spoke; what it said tells nothing of the upstream."""
+        return [Turn(None, True)] if self._own.succeeded() else []
+
+    def failed(
+        self, upstream: str, now: float, retry_after: float | None = None, *, beyond: bool
+    ) -> list[Turn]:
+        """Nothing came. `beyond`: the source itself is well, what failed lies behind it."""
+        if beyond:
+            turns = self.answered()
+            return [*turns, Turn(upstream, False)] if self._of(upstream).failed(now, retry_after) else turns
+        return [Turn(None, False)] if self._own.failed(now, retry_after) else []
+
+    def _of(self, upstream: str) -> SourceHealth:
+        return self._upstreams.setdefault(upstream, SourceHealth())

@@ -182,6 +182,9 @@ class FilePartial:
     async def chunks(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         stop = min(stop, self._size)
         position = start
+        if self._work is None and not self._verified and self._error is not None:
+            # There is no file any more; why is what the reader wants to know.
+            raise copy.copy(self._error) from self._error
         with disk_errors(f"read {self._digest}"):
             # Later renames and unlinks do not harm a reader that has the file open.
             file = (

@@ -27,7 +27,7 @@ from starlette.routing import BaseRoute
 from starlette.types import Message, Receive, Scope, Send
 
 from p2pd.model.content import OCI_INDEX, Manifest
-from p2pd.model.errors import OurFault, P2pdError, Unavailable, WrongContent
+from p2pd.model.errors import OurFault, P2pdError, Unavailable, WrongContent, fresh
 from p2pd.model.reference import Digest
 from p2pd.ports.content import Blob, Content
 from p2pd.wire.ranges import ByteRange, RangeNotSatisfiable, parse_range, unsatisfied_range
@@ -81,19 +81,21 @@ class _Cooling:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._until: dict[Digest, float] = {}
+        self._until: dict[Digest, tuple[float, P2pdError]] = {}
 
-    def add(self, digest: Digest) -> None:
+    def add(self, digest: Digest, error: P2pdError) -> None:
         self._until.pop(digest, None)
         while len(self._until) >= _COOLING_LIMIT:
             del self._until[next(iter(self._until))]
-        self._until[digest] = trio.current_time() + self._seconds
+        self._until[digest] = (trio.current_time() + self._seconds, error)
 
     def check(self, digest: Digest) -> None:
-        until = self._until.get(digest)
-        if until is None:
+        if digest not in self._until:
             return
+        until, error = self._until[digest]
         if trio.current_time() < until:
+            if isinstance(error, WrongContent):
+                raise fresh(error)
             raise Unavailable(f"blob {digest} lost its last source just now; try another host, or later")
         del self._until[digest]
 
@@ -267,11 +269,11 @@ class _Registry:
         except P2pdError as error:
             if not response.is_started:
                 raise
-            self._cut(request, body, sent, began, str(error), isinstance(error, WrongContent))
+            self._cut(request, body, sent, began, error)
         except Exception as error:
             if not response.is_started:
                 raise
-            self._cut(request, body, sent, began, f"{error!r} at {_origin(error)}", True)
+            self._cut(request, body, sent, began, OurFault(f"{error!r} at {_origin(error)}"))
 
     async def _next(self, chunks: AsyncGenerator[bytes, None]) -> bytes:
         with trio.move_on_after(self._stall):
@@ -281,11 +283,10 @@ class _Registry:
                 raise OurFault("fewer bytes came than were asked for") from None
         raise Unavailable(f"no byte came for {self._stall:g} s")
 
-    def _cut(
-        self, request: BlobRequest, body: ByteRange, sent: int, began: float, error: str, is_grave: bool
-    ) -> None:
+    def _cut(self, request: BlobRequest, body: ByteRange, sent: int, began: float, error: P2pdError) -> None:
         # The answer is left unfinished: the server closes the connection, short of Content-Length.
-        self._cooling.add(request.digest)
+        self._cooling.add(request.digest, error)
+        is_grave = isinstance(error, OurFault | WrongContent)
         (log.error if is_grave else log.warning)(
             "blob body ended short",
             digest=str(request.digest),
@@ -294,7 +295,7 @@ class _Registry:
             bytes=sent,
             missing=body.stop - body.start - sent,
             seconds=round(trio.current_time() - began, 3),
-            error=error,
+            reason=str(error),
         )
 
 

@@ -24,10 +24,12 @@ from p2pd.model.errors import (
     RateLimited,
     Unavailable,
     WrongContent,
+    whose,
 )
 from p2pd.model.layout import MANIFEST_LIMIT
 from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.ports.origin import BlobStream
+from p2pd.wire.registry_errors import FAULT_HEADER, WRONG_CONTENT_CODES
 from p2pd.wire.response import content_length, content_range, retry_after
 
 __all__ = ["RegistryClient", "check", "fault_of"]
@@ -160,14 +162,27 @@ async def check(response: httpx.Response, accepted: set[int], what: str) -> None
 
 def fault_of(response: httpx.Response, body: bytes, what: str) -> OriginFault:
     """The error that an answer of another status than hoped for stands for."""
+    fault = _fault_of(response, body, what)
+    fault.beyond_seeder = response.headers.get(FAULT_HEADER) == whose(fault)
+    return fault
+
+
+def _fault_of(response: httpx.Response, body: bytes, what: str) -> OriginFault:
     host, status = response.url.host, response.status_code
     code, message = _told(body)
     reason = f"HTTP {status}" + (f", {message}" if message else "")
-    if status == 429 or (status == 503 and code == "TOOMANYREQUESTS"):
-        after = retry_after(response.headers.get("retry-after"), time.time())
+    told_by_seeder = response.headers.get(FAULT_HEADER) == "origin"
+    waits = response.headers.get("retry-after")
+    # A HEAD has no body and so no code; of a seeder's answers only this one says when to come again.
+    if status == 429 or (
+        status == 503 and (code == "TOOMANYREQUESTS" or (told_by_seeder and waits is not None))
+    ):
+        after = retry_after(waits, time.time())
         return RateLimited(f"{host} limits our requests, {what} has to wait ({reason})", after)
     if status in {404, 410}:
         return NotFound(f"{host} has no {what} ({reason})")
+    if status == 502 and (told_by_seeder or code in WRONG_CONTENT_CODES):
+        return WrongContent(f"{host} had {what} from its upstream with wrong bytes ({reason})")
     if status == 416:
         return WrongContent(f"{host} says that {what} is shorter than it is ({reason})")
     if 400 <= status < 500 and status != 408:

@@ -28,6 +28,7 @@ __all__ = [
     "InvalidReference",
     "NotRunning",
     "fresh",
+    "whose",
 ]
 
 
@@ -67,7 +68,12 @@ class PeerUnavailable(PeerFault):
 
 
 class OriginFault(P2pdError):
-    """A seeder or registry over the WAN failed, refused or lied."""
+    """A seeder or registry over the WAN failed, refused or lied.
+
+    `beyond_seeder`: a seeder answered, and this is what it told of its own upstream.
+    """
+
+    beyond_seeder = False
 
 
 class NotFound(OriginFault):
@@ -108,3 +114,11 @@ class InvalidReference(UserMistake):
 
 class NotRunning(P2pdError):
     """A command found no daemon at its admin socket, or may not talk to it."""
+
+
+def whose(error: BaseException) -> str:
+    """Whose fault an error is, in one word: "origin", "peer", "user" or "ours"."""
+    for kind, word in ((OriginFault, "origin"), (PeerFault, "peer"), (UserMistake, "user")):
+        if isinstance(error, kind):
+            return word
+    return "ours"

@@ -19,9 +19,16 @@ from p2pd.model.errors import (
     RateLimited,
     UserMistake,
     WrongContent,
+    whose,
 )
 
-__all__ = ["ApiError", "error_answer"]
+__all__ = ["FAULT_HEADER", "WRONG_CONTENT_CODES", "ApiError", "error_answer"]
+
+FAULT_HEADER = "P2pd-Fault"
+"""Response header of every error: whose fault it is, as `p2pd.model.errors.whose` says. A node learns by it
+that its seeder is well although an upstream of that one is not."""
+
+WRONG_CONTENT_CODES = frozenset({"MANIFEST_INVALID", "DIGEST_INVALID"})
 
 _RETRY_AFTER = 10
 _MAX_RETRY_AFTER = 3600
@@ -47,9 +54,13 @@ class ApiError(UserMistake):
 
 def error_answer(error: P2pdError, unknown: str) -> ApiError:
     """The answer that tells `error`; `unknown` is the code of what was asked for, e.g. BLOB_UNKNOWN."""
+    answer = error if isinstance(error, ApiError) else _answer(error, unknown)
+    answer.headers[FAULT_HEADER] = whose(error)
+    return answer
+
+
+def _answer(error: P2pdError, unknown: str) -> ApiError:
     message = str(error) or type(error).__name__
-    if isinstance(error, ApiError):
-        return error
     if isinstance(error, NotFound):
         return ApiError(404, unknown, message)
     if isinstance(error, Denied):

@@ -280,8 +280,9 @@ async def test_refusals_of_the_origin_through_a_seeder(
                 (f"/v2/app/blobs/{digest_of(LARGE)}", "BLOB_UNKNOWN"),
             ):
                 name = unknown if answer[1] == "UNKNOWN" else answer[1]
-                # While the seeder is thought to be down the node says so, and not for whose fault.
+                # While that registry is thought to be down the node says so, and not why.
                 assert told(await get(node, path)) in {(answer[0], name), (503, "UNAVAILABLE")}
+            assert f'p2pd_seeder_up{{seeder="{url}"}} 1.0' in (await get(node, "/metrics")).text
             assert node.files() == set()
 
 
@@ -293,8 +294,8 @@ async def test_wrong_bytes_through_a_seeder_never_arrive(
     async with open_seeder(tmp_path / "seeder", registry.url) as url:
         config = node_config(tmp_path / "node", registry.url, seeders=[url], direct=False)
         async with open_daemon(config) as node:
-            assert await read(node, SMALL) == b""
-            assert await read(node, LARGE) != LARGE
+            for blob in (SMALL, LARGE):
+                assert told(await get(node, f"/v2/app/blobs/{digest_of(blob)}")) == (502, "DIGEST_INVALID")
             await until(lambda: not [f for f in node.files() if not f.startswith("partial")], SOON)
 
 
@@ -309,5 +310,5 @@ async def test_a_dead_seeder_costs_a_step_of_the_ladder(registry: FaultRegistry,
             assert await read(node, SMALL) == SMALL
             assert await read(node, LARGE) == LARGE
             metrics = (await get(node, "/metrics")).text
-            assert f'p2pd_ladder_steps_total{{direction="down",rung="{dead.url}"}} 1.0' in metrics
+            assert f'p2pd_seeder_up{{seeder="{dead.url}"}} 0.0' in metrics
         nursery.cancel_scope.cancel()

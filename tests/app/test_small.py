@@ -50,7 +50,7 @@ async def test_a_site_fetches_it_once(tmp_path: Path, autojump_clock: MockClock)
         assert site.seeder.given[digest] == len(BODY)
         assert site.seeder.asked["open_blob"] == 1
         assert sum(node.counted("lan_bytes") for node in nodes) == 7 * len(BODY)
-        assert sum(node.counted("wan_bytes", source="small") for node in nodes) == len(BODY)
+        assert sum(node.counted("wan_bytes", source="seeder") for node in nodes) == len(BODY)
 
 
 async def test_who_holds_it_gives_it(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -11,14 +11,24 @@ from trio.testing import MockClock
 from p2pd.app.metrics import Metrics
 from p2pd.app.wan import ORIGIN_DEADLINE, SEEDER_DEADLINE, Wan
 from p2pd.decide.plan import Way
-from p2pd.model.errors import Denied, NotFound, P2pdError, RateLimited, Unavailable, WrongContent
+from p2pd.model.errors import (
+    Denied,
+    NotFound,
+    OriginFault,
+    P2pdError,
+    RateLimited,
+    Unavailable,
+    WrongContent,
+)
 from p2pd.model.layout import MIB
-from p2pd.model.reference import Tag
+from p2pd.model.reference import Repository, Tag
+from seeder.service import ANSWER_WITHIN
 from tests.support.memory_origin import MemoryOrigin
 from tests.support.memory_site import REPOSITORY
 
 BODY = bytes(range(256)) * 2000
 TAG = Tag("v1")
+OTHER = Repository("other.test", "app")
 
 
 class Ladder:
@@ -32,9 +42,12 @@ class Ladder:
             self.digest = source.put(BODY)
             source.tag_of["v1"] = self.digest
 
-    def steps(self, rung: str, direction: str) -> float | None:
+    def seeder_up(self, seeder: str = "s0") -> float | None:
+        return self.metrics.registry.get_sample_value("p2pd_seeder_up", {"seeder": seeder})
+
+    def upstream_up(self, source: str, registry: str = REPOSITORY.registry) -> float | None:
         return self.metrics.registry.get_sample_value(
-            "p2pd_ladder_steps_total", {"rung": rung, "direction": direction}
+            "p2pd_upstream_up", {"source": source, "registry": registry}
         )
 
 
@@ -52,27 +65,28 @@ async def test_the_first_seeder_that_is_up_is_asked(autojump_clock: MockClock) -
     assert await ladder.wan.blob_size(REPOSITORY, ladder.digest) == len(BODY)
     assert (await ladder.wan.resolve(REPOSITORY, TAG)).digest == ladder.digest
     assert [source.asked.total() for source in (*ladder.seeders, ladder.origin)] == [2, 2, 0]
-    assert ladder.steps("s0", "down") == 1.0
+    assert (ladder.seeder_up("s0"), ladder.seeder_up("s1")) == (0, 1)
 
 
 async def test_down_and_up_again(autojump_clock: MockClock) -> None:
     ladder = Ladder()
     (seeder,) = ladder.seeders
-    assert ladder.wan.way() is Way.SEEDER
+    assert ladder.wan.way(REPOSITORY) is Way.SEEDER
     seeder.fault = Unavailable("down")
     await ladder.wan.blob_size(REPOSITORY, ladder.digest)
-    assert ladder.wan.way() is Way.ORIGIN
+    assert ladder.wan.way(REPOSITORY) is Way.ORIGIN
     await ladder.wan.blob_size(REPOSITORY, ladder.digest)
     assert seeder.asked.total() == 1, "left alone for a second"
     await trio.sleep(1.0)
-    assert ladder.wan.way() is Way.SEEDER
+    assert ladder.wan.way(REPOSITORY) is Way.SEEDER
     await ladder.wan.blob_size(REPOSITORY, ladder.digest)
     await trio.sleep(1.5)
-    assert ladder.wan.way() is Way.ORIGIN, "the second failure costs two seconds"
+    assert ladder.seeder_up() == 0
+    assert ladder.wan.way(REPOSITORY) is Way.ORIGIN, "the second failure costs two seconds"
     seeder.fault = None
     await trio.sleep(0.5)
     await ladder.wan.blob_size(REPOSITORY, ladder.digest)
-    assert (ladder.steps("s0", "down"), ladder.steps("s0", "up")) == (1.0, 1.0)
+    assert ladder.seeder_up() == 1
 
 
 async def test_who_hangs_has_a_deadline(autojump_clock: MockClock) -> None:
@@ -112,8 +126,8 @@ async def test_an_answer_about_one_object_takes_nobody_down(
     ladder = Ladder()
     ladder.seeders[0].fault = answer
     await ladder.wan.manifest(REPOSITORY, TAG)
-    assert ladder.wan.way() is Way.SEEDER
-    assert ladder.steps("s0", "down") is None
+    assert ladder.wan.way(REPOSITORY) is Way.SEEDER
+    assert ladder.seeder_up() == 1
 
 
 async def test_a_rate_limit_is_kept_within_reason(autojump_clock: MockClock) -> None:
@@ -122,11 +136,11 @@ async def test_a_rate_limit_is_kept_within_reason(autojump_clock: MockClock) -> 
     with pytest.raises(RateLimited):
         await ladder.wan.manifest(REPOSITORY, TAG)
     await trio.sleep(29)
-    assert ladder.wan.way() is Way.NONE
+    assert ladder.wan.way(REPOSITORY) is Way.NONE
     with pytest.raises(Unavailable, match="is the WAN up"):
         await ladder.wan.manifest(REPOSITORY, TAG)
     await trio.sleep(1)
-    assert ladder.wan.way() is Way.SEEDER
+    assert ladder.wan.way(REPOSITORY) is Way.SEEDER
 
 
 async def test_small_blobs_are_small(autojump_clock: MockClock) -> None:
@@ -166,7 +180,7 @@ Ask = Callable[[Wan], Awaitable[object]]
 )
 async def test_without_any_rung(ask: Ask, autojump_clock: MockClock) -> None:
     ladder = Ladder(seeders=0, direct=False)
-    assert ladder.wan.way() is Way.NONE
+    assert ladder.wan.way(REPOSITORY) is Way.NONE
     with pytest.raises(Unavailable):
         await ask(ladder.wan)
     assert trio.current_time() < 0.1
@@ -177,3 +191,53 @@ async def test_direct_switched_off_is_said(autojump_clock: MockClock) -> None:
     with pytest.raises(Unavailable, match="direct = false"):
         async with ladder.wan.origin_stream(REPOSITORY, ladder.digest, 0, None):
             pass
+
+
+def beyond(error: OriginFault) -> OriginFault:
+    """As a seeder tells it of its own upstream."""
+    error.beyond_seeder = True
+    return error
+
+
+@pytest.mark.parametrize("fault", [Unavailable("dead upstream"), RateLimited("slow down", 20.0)])
+async def test_a_dead_upstream_of_the_seeder_costs_that_upstream_alone(
+    fault: OriginFault, autojump_clock: MockClock
+) -> None:
+    ladder = Ladder()
+    ladder.seeders[0].fault = beyond(fault)
+    await ladder.wan.blob_size(REPOSITORY, ladder.digest)
+    assert ladder.wan.way(REPOSITORY) is Way.ORIGIN
+    assert ladder.wan.way(OTHER) is Way.SEEDER
+    assert (ladder.seeder_up(), ladder.upstream_up("s0")) == (1, 0)
+    ladder.seeders[0].fault = None
+    await ladder.wan.blob_size(OTHER, ladder.digest)
+    assert ladder.upstream_up("s0") == 0, "one upstream says nothing of another"
+    await trio.sleep(20)
+    await ladder.wan.blob_size(REPOSITORY, ladder.digest)
+    assert ladder.upstream_up("s0") == 1
+
+
+async def test_a_dead_registry_is_left_alone_and_no_other(autojump_clock: MockClock) -> None:
+    ladder = Ladder(seeders=0)
+    ladder.origin.fault = Unavailable("cannot be connected to")
+    with pytest.raises(Unavailable):
+        await ladder.wan.blob_size(REPOSITORY, ladder.digest)
+    assert ladder.wan.way(REPOSITORY) is Way.NONE
+    assert ladder.wan.way(OTHER) is Way.ORIGIN
+
+
+async def test_a_body_that_breaks_off_is_not_the_seeders_death(autojump_clock: MockClock) -> None:
+    ladder = Ladder()
+    ladder.seeders[0].fault_after = 1
+    with pytest.raises(Unavailable):
+        await ladder.wan.read_range(
+            Way.SEEDER, REPOSITORY, ladder.digest, len(BODY), (0, len(BODY)), lambda _: None
+        )
+    assert ladder.wan.way(REPOSITORY) is Way.ORIGIN
+    assert ladder.wan.way(OTHER) is Way.SEEDER
+    counted = ladder.metrics.registry.get_sample_value("p2pd_wan_bytes_total", {"source": "s0"})
+    assert counted == 64 * 1024, "what came before crossed the WAN all the same"
+
+
+async def test_the_seeder_answers_before_a_node_gives_it_up() -> None:
+    assert ANSWER_WITHIN < SEEDER_DEADLINE

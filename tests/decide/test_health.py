@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pd.decide.health import SourceHealth
+from p2pd.decide.health import Reach, SourceHealth, Turn
 
 
 def test_pauses_double_up_to_thirty_seconds() -> None:
@@ -65,3 +65,29 @@ def test_every_source_is_tried_again_within_thirty_seconds(
         else:
             health.failed(now, retry_after)
         assert health.is_up(now + 30.001)
+
+
+def test_a_dead_upstream_leaves_its_source_and_the_others_up() -> None:
+    reach = Reach()
+    assert reach.failed("a", 0.0, beyond=True) == [Turn("a", False)]
+    assert not reach.is_up("a", 0.5)
+    assert reach.is_up("b", 0.5)
+    assert reach.succeeded("b") == []
+    assert reach.succeeded("a") == [Turn("a", True)]
+    assert reach.is_up("a", 0.5)
+
+
+def test_a_dead_source_takes_all_its_upstreams_along() -> None:
+    reach = Reach()
+    assert reach.failed("a", 0.0, beyond=False) == [Turn(None, False)]
+    assert not reach.is_up("b", 0.5)
+    assert reach.answered() == [Turn(None, True)]
+    assert reach.is_up("a", 0.5)
+
+
+def test_word_of_a_dead_upstream_is_a_sign_of_life() -> None:
+    reach = Reach()
+    reach.failed("a", 0.0, beyond=False)
+    assert reach.failed("a", 1.0, beyond=True) == [Turn(None, True), Turn("a", False)]
+    assert reach.failed("a", 1.0, beyond=True) == []
+    assert reach.is_up("b", 1.0)

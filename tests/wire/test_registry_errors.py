@@ -47,7 +47,21 @@ def test_no_error_has_a_status_that_hurts_clients() -> None:
 )
 def test_retry_after(told: float | None, sent: str) -> None:
     answer = error_answer(errors.RateLimited("slow down", told), "NAME_UNKNOWN")
-    assert answer.headers == {"Retry-After": sent}
+    assert answer.headers == {"Retry-After": sent, "P2pd-Fault": "origin"}
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (errors.Unavailable("down"), "origin"),
+        (errors.PeerProtocolError("lied"), "peer"),
+        (errors.StoreFull("full"), "ours"),
+        (errors.InvalidReference("bad"), "user"),
+        (ApiError(405, "UNSUPPORTED", "read-only"), "user"),
+    ],
+)
+def test_every_error_tells_whose_fault_it_is(error: errors.P2pdError, fault: str) -> None:
+    assert error_answer(error, "BLOB_UNKNOWN").headers["P2pd-Fault"] == fault
 
 
 def test_a_message_is_bounded() -> None:
