@@ -20,7 +20,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 from typing import Any, TypeVar
 
 import msgpack  # type: ignore[import-untyped]  # ships no types
@@ -196,18 +195,18 @@ class _Fields:
         value = self._next()
         return None if value is None else take(_Fields([value]))
 
+    def array(self) -> list[Any]:
+        value: list[Any] = self._take(list)
+        return value
+
     def nested(self) -> _Fields:
-        return _Fields(self._take(list))
+        return _Fields(self.array())
 
     def digest(self) -> Digest:
         raw = self.binary(32)
         if len(raw) != 32:
             raise PeerProtocolError(f"digest has {len(raw)} bytes, not 32")
         return _digest(raw)
-
-    def rest(self, limit: int) -> list[Any]:
-        """The elements that are left, those beyond `limit` ignored."""
-        return list(islice(self._items, limit))
 
 
 def encode(message: Message, correlation: int = 0) -> bytes:
@@ -295,13 +294,17 @@ def _bits(f: _Fields, count: int) -> bytes:
 
 
 def _batch_fields(m: ProgressBatch) -> list[object]:
-    return [[d.digest.raw, d.size, d.gained_from, d.gained, d.flying_from, d.flying, d.wan] for d in m.deltas]
+    return [[_delta_fields(delta) for delta in m.deltas]]
+
+
+def _delta_fields(d: ProgressDelta) -> list[object]:
+    return [d.digest.raw, d.size, d.gained_from, d.gained, d.flying_from, d.flying, d.wan]
 
 
 def _batch(f: _Fields) -> ProgressBatch:
     # The most frequent message: checked in one go.
     deltas = []
-    for item in f.rest(DELTAS_LIMIT):
+    for item in f.array()[:DELTAS_LIMIT]:
         try:
             raw, size, gained_from, gained, flying_from, flying, wan, *_ = item
         except (TypeError, ValueError):

@@ -310,19 +310,18 @@ DELTA = ProgressDelta(DIGEST, 9 * MIB, 2, b"\x05", 8, b"\x01", "none")
 def test_a_word_on_progress_out_of_range_is_refused(index: int, value: object) -> None:
     items = array_of(ProgressBatch((DELTA,)))
     assert decode(msgpack.packb(items)).message == ProgressBatch((DELTA,))
-    items[3][index] = value
+    items[3][0][index] = value
     refused(items)
 
 
 def test_words_on_progress_grow_like_messages() -> None:
     items = array_of(ProgressBatch((DELTA,)))
-    items[3].append("new")
+    items[3][0].append("new")
     assert decode(msgpack.packb(items)).message == ProgressBatch((DELTA,))
-    assert decode(msgpack.packb([*items[:3], *[items[3]] * 14])).message == ProgressBatch(
-        (DELTA,) * DELTAS_LIMIT
-    )
-    for short in ([*items[:3], 7], [*items[:3], items[3][:6]], [*items[:3], "1234567"]):
-        refused(short)
+    many = decode(msgpack.packb([*items[:3], [items[3][0]] * (DELTAS_LIMIT + 1)])).message
+    assert many == ProgressBatch((DELTA,) * DELTAS_LIMIT)
+    for wrong in (7, [7], [items[3][0][:6]], ["1234567"]):
+        refused([*items[:3], wrong])
 
 
 def test_what_a_peer_says_is_cut_to_one_short_line() -> None:
