@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from p2pd import __version__
+from p2pd.app.commands.config import config_group
 from p2pd.app.commands.output import EXIT_CODES, Json, new_app, show_json, show_table, size
 from p2pd.app.launch import RunCall, load_config
 from p2pd.model.errors import StoreError
@@ -39,6 +40,7 @@ def make_app() -> typer.Typer:
     )
     app.command("run")(_run)
     app.command("usage")(_usage)
+    app.add_typer(config_group(cli.DEFAULT_CONFIG, SeederConfig), name="config")
     return app
 
 

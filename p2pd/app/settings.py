@@ -24,10 +24,12 @@ __all__ = [
     "AboutKey",
     "AboutSection",
     "AboutTable",
+    "Document",
     "Entries",
     "about",
     "key",
     "load",
+    "load_document",
     "parse",
     "section",
     "table",
@@ -123,9 +125,12 @@ class _Source:
     lines: tuple[str, ...]
 
     def wrong(self, path: tuple[str, ...], why: str) -> ConfigError:
-        line = _line_of(self.lines, path)
+        line = self.line_of(path)
         place = f"{self.name}, line {line}" if line else self.name
         return ConfigError(f"{place}: {_dotted(path)}: {why}")
+
+    def line_of(self, path: tuple[str, ...]) -> int | None:
+        return _line_of(self.lines, path)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -145,19 +150,40 @@ class Reader:
         return self.source.wrong((*self.path, name) if name else self.path, why)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Document:
+    """A file that is valid TOML, its keys not yet checked."""
+
+    tree: dict[str, Any]
+    source: _Source
+
+    def read(self, cls: type[C]) -> C:
+        """Check it against a configuration class; raises ConfigError."""
+        return _read(cls, self.tree, (), self.source)
+
+
 def load(path: Path, cls: type[C]) -> C:
     """Read a configuration file; raises ConfigError."""
+    return load_document(path).read(cls)
+
+
+def load_document(path: Path) -> Document:
+    """Read a file without checking its keys; raises ConfigError."""
     try:
         with path.open("rb") as file:
             data = file.read(FILE_LIMIT + 1)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else None
         raise ConfigError(f"{path}: cannot read the configuration: {why or error}") from error
-    return parse(data, cls, str(path))
+    return _document(data, str(path))
 
 
 def parse(data: bytes, cls: type[C], name: str = "configuration") -> C:
     """Read a configuration from its bytes; `name` is the file's, for errors. Raises ConfigError."""
+    return _document(data, name).read(cls)
+
+
+def _document(data: bytes, name: str) -> Document:
     if len(data) > FILE_LIMIT:
         raise ConfigError(f"{name}: the configuration is larger than {FILE_LIMIT} bytes")
     try:
@@ -171,7 +197,7 @@ def parse(data: bytes, cls: type[C], name: str = "configuration") -> C:
         raise ConfigError(f"{name}: not valid TOML: nested too deeply") from error
     except ValueError as error:
         raise ConfigError(f"{name}: not valid TOML: {error}") from error
-    return _read(cls, document, (), _Source(name, tuple(text.splitlines())))
+    return Document(document, _Source(name, tuple(text.splitlines())))
 
 
 def _read(cls: type[C], value: object, path: tuple[str, ...], source: _Source) -> C:

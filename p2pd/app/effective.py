@@ -1,0 +1,62 @@
+"""What is configured in the end, and where each value was written."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from p2pd.app.settings import AboutKey, AboutSection, AboutTable, Document, about
+
+__all__ = ["Setting", "effective"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Setting:
+    """One value, as TOML has it. `path` is its key's parts; `file` and `line` are None for a default."""
+
+    path: tuple[str, ...]
+    value: object
+    file: str | None = None
+    line: int | None = None
+
+
+def effective(cls: type[Any], document: Document | None) -> Iterator[Setting]:
+    """Every key of a configuration class, in order. The document (None: no file) must be right for it."""
+    yield from _settings(cls, document.tree if document else {}, (), document)
+
+
+def _settings(
+    cls: type[Any],
+    tree: dict[str, Any],
+    path: tuple[str, ...],
+    document: Document | None,
+    required: tuple[str, ...] = (),
+) -> Iterator[Setting]:
+    for field in dataclasses.fields(cls):
+        what, here = about(field), (*path, field.name)
+        if isinstance(what, AboutSection):
+            yield from _settings(what.cls, tree.get(field.name, {}), here, document)
+        elif isinstance(what, AboutTable):
+            yield from _entries(what, tree.get(field.name), here, document)
+        elif isinstance(what, AboutKey) and field.name in tree:
+            yield _written(here, tree[field.name], document)
+        elif isinstance(what, AboutKey) and field.name not in required:
+            yield Setting(here, what.default)
+
+
+def _entries(
+    what: AboutTable, written: dict[str, Any] | None, path: tuple[str, ...], document: Document | None
+) -> Iterator[Setting]:
+    if written is None:
+        for name, values in what.defaults.items():
+            yield from (Setting((*path, name, key), value) for key, value in values.items())
+        return
+    for name, tree in written.items():
+        yield from _settings(what.entry, tree, (*path, name), document, what.required)
+
+
+def _written(path: tuple[str, ...], value: object, document: Document | None) -> Setting:
+    if document is None:
+        return Setting(path, value)
+    return Setting(path, value, document.source.name, document.source.line_of(path))
