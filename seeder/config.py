@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from p2pd.app.config import LogSection, directory, log_section, upstreams_table
+from p2pd.app.config import LogSection, directory, log_section, socket_path, upstreams_table
 from p2pd.app.kinds import address, duration, registry, text
 from p2pd.app.settings import key, section
 from p2pd.model.address import Address
@@ -45,9 +45,21 @@ class SeederSection:
 
 
 @dataclass(frozen=True, slots=True)
+class SeederAdminSection:
+    socket: str = key(
+        socket_path,
+        "/run/p2pd-seeder/p2pd-seeder.sock",
+        "Unix socket of the admin API, which `p2pd-seeder status` and its kin ask. For root and the group "
+        "p2pd-seeder. Where the directory of the default is missing the seeder runs without. "
+        "Empty: no admin API.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class SeederConfig:
     """Configuration of the seeder."""
 
     seeder: SeederSection = section(SeederSection, "The seeder.")
     upstreams: tuple[UpstreamSpec, ...] = upstreams_table()
+    admin: SeederAdminSection = section(SeederAdminSection, "The API behind the p2pd-seeder command.")
     log: LogSection = log_section()

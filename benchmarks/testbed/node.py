@@ -212,6 +212,7 @@ class Node:
             "lan": {"control": "0.0.0.0:7781", "swarm_port": 7782, "multicast": True, "peers": []},
             "wan": {"seeders": [SEEDER_URL]},
             f'upstreams."{ORIGIN}"': {"url": f"http://{ORIGIN}"},
+            "admin": {"socket": str(self.home / "p2pd.sock")},
             "log": {"level": "info", "format": "json"},
         }
         self.p2pd = start_daemon(self._outer, self.name, "p2pd", config, changes)

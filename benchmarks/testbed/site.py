@@ -99,6 +99,7 @@ class Testbed:
         config: dict[str, dict[str, object]] = {
             "seeder": {"listen": "0.0.0.0:7790", "state_dir": str(self.outer.site / "seeder" / "state")},
             f'upstreams."{ORIGIN}"': {"url": f"http://{ORIGIN}"},
+            "admin": {"socket": str(self.outer.site / "seeder" / "p2pd-seeder.sock")},
             "log": {"level": "info", "format": "json"},
         }
         self.seeder = start_daemon(self.outer, "seeder", "p2pd-seeder", config, changes)

@@ -20,6 +20,7 @@ from p2pd.model.upstream import UpstreamSpec
 
 __all__ = [
     "DEFAULT_UPSTREAMS",
+    "AdminSection",
     "LanSection",
     "LogSection",
     "MirrorSection",
@@ -30,6 +31,7 @@ __all__ = [
     "load",
     "log_section",
     "parse",
+    "socket_path",
     "upstreams_table",
 ]
 
@@ -40,6 +42,7 @@ DEFAULT_UPSTREAMS = (
     UpstreamSpec("registry.k8s.io", "https://registry.k8s.io"),
 )
 
+_SOCKET_LIMIT = 100
 _ALIAS = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 _SITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -70,6 +73,15 @@ def directory(value: object) -> str:
     path = text(value)
     if not path.startswith("/"):
         raise ValueError(f"{path!r} is not an absolute path")
+    return path
+
+
+@kind("an absolute path of at most 100 bytes, or empty")
+def socket_path(value: object) -> str:
+    """Where a Unix socket can be; empty for none."""
+    path = text(value)
+    if path and len(directory(path).encode()) > _SOCKET_LIMIT:
+        raise ValueError(f"{path!r} is longer than {_SOCKET_LIMIT} bytes, too long for a Unix socket")
     return path
 
 
@@ -159,6 +171,17 @@ class WanSection:
 
 
 @dataclass(frozen=True, slots=True)
+class AdminSection:
+    socket: str = key(
+        socket_path,
+        "/run/p2pd/p2pd.sock",
+        "Unix socket of the admin API, which `p2pd status` and its kin ask. For root and the group p2pd: "
+        "who may use it can pull, verify and delete content. Where the directory of the default is missing "
+        "the daemon runs without. Empty: no admin API.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class LogSection:
     level: str = key(
         choice("debug", "info", "warning", "error"), "info", "The least important lines that are written."
@@ -238,6 +261,7 @@ class NodeConfig:
     lan: LanSection = section(LanSection, "The other nodes of the site.")
     wan: WanSection = section(WanSection, "Where content comes from that no node of the site has.")
     upstreams: tuple[UpstreamSpec, ...] = upstreams_table()
+    admin: AdminSection = section(AdminSection, "The API behind the p2pd command.")
     log: LogSection = log_section()
 
     def warnings(self) -> list[str]:

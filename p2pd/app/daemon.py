@@ -6,6 +6,7 @@ run_daemon
 ├── shelf (unloads idle segments)
 ├── peers (control plane: listener, links)
 ├── mDNS
+├── admin API (a Unix socket) and the ledger behind it
 ├── mirror (last to serve, first to stop)
 └── service manager (told once the mirror serves)
 """
@@ -24,8 +25,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from p2pd import __version__
-from p2pd.app.config import NodeConfig
+from p2pd.app.admin import NodeAdmin
+from p2pd.app.admin_http import admin_app, serve_admin
+from p2pd.app.config import AdminSection, NodeConfig
 from p2pd.app.identity import load_node_id
+from p2pd.app.ledger import Ledger
 from p2pd.app.metrics import Metrics
 from p2pd.app.node_content import NodeContent
 from p2pd.app.notify import Notifier
@@ -50,6 +54,8 @@ from p2pd.io.swarm import open_swarm
 __all__ = ["run_daemon"]
 
 log = structlog.get_logger()
+
+DEFAULT_SOCKET = AdminSection().socket
 
 
 async def run_daemon(
@@ -85,7 +91,15 @@ async def run_daemon(
         if config.lan.multicast:
             nursery.start_soon(_discover, config, node_id, engine.port, control[1], network)
         content = NodeContent(site, transfers, small, tags)
+        ledger = Ledger(state_dir / "traffic.json", metrics.traffic)
+        await ledger.load()
+        nursery.start_soon(ledger.run)
         bound = await nursery.start(_serve_mirror, config, content, site)
+        if config.admin.socket:
+            mirror = f"{bound[0]}:{bound[1]}"
+            node = NodeAdmin(config, site, network, transfers, content, ledger, mirror, engine.port)
+            app = admin_app("p2pd", __version__, node.endpoints())
+            await nursery.start(serve_admin, app, config.admin.socket, DEFAULT_SOCKET, "p2pd")
         log.info(
             "p2pd.ready",
             version=__version__,

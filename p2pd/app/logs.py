@@ -13,6 +13,8 @@ from typing import Any, TextIO
 
 import structlog
 
+from p2pd.app.recent import RECENT
+
 __all__ = ["configure_logging", "render_console"]
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -32,6 +34,7 @@ def configure_logging(level: str = "info", style: str = "auto", stream: TextIO |
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            RECENT,
             structlog.processors.format_exc_info,
             render_console if console else structlog.processors.JSONRenderer(default=str),
         ],

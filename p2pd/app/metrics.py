@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
+from p2pd.model.admin import Traffic
+
 __all__ = ["Metrics"]
 
 
@@ -32,6 +34,27 @@ class Metrics:
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"p2pd_{name}", text, labels, registry=self.registry)
 
+    def traffic(self) -> Traffic:
+        """Content bytes since the start, by where they came from and where they went."""
+        wan = {
+            sample.labels["source"]: int(sample.value)
+            for family in self.wan_bytes.collect()
+            for sample in family.samples
+            if sample.name.endswith("_total")
+        }
+        origin = wan.pop("origin", 0)
+        return Traffic(_count(self.served_bytes), _count(self.lan_bytes), sum(wan.values()), origin)
+
     def render(self) -> bytes:
         """The exposition text."""
         return generate_latest(self.registry)
+
+
+def _count(counter: Counter) -> int:
+    [value] = [
+        sample.value
+        for family in counter.collect()
+        for sample in family.samples
+        if sample.name.endswith("_total")
+    ]
+    return int(value)

@@ -11,6 +11,7 @@ import trio
 from p2pd.app.site import Site
 from p2pd.app.small import SmallObjects
 from p2pd.app.tags import Tags
+from p2pd.app.transfer import Transfer
 from p2pd.app.transfers import Transfers
 from p2pd.model.content import Manifest, filter_referrers, referenced
 from p2pd.model.errors import P2pdError
@@ -59,6 +60,15 @@ class NodeContent:
             )
         transfer = await self._transfers.obtain(repository, digest, size)
         return _Counted(transfer.partial, self._site)
+
+    async def warm(self, repository: Repository, digest: Digest, size: int) -> Transfer | None:
+        """Have the blob held, as if a client had asked: at the return it is, or its transfer runs."""
+        if self._site.store.size_of(digest) is not None:
+            return None
+        if size <= SMALL_BLOB:
+            await self._small.obtain(repository, digest, is_manifest=False)
+            return None
+        return await self._transfers.obtain(repository, digest, size)
 
     async def _held(self, digest: Digest) -> Blob | None:
         """The blob from the store. A small one is checked before it is promised: rot is then unseen."""

@@ -71,6 +71,7 @@ class Transfer:
         self.failure: P2pdError | None = None
         self.writer = trio.Lock()
         self.started_at = trio.current_time()
+        self.bytes_before = partial.frontier
         self._alone = alone
         self._meeting = Meeting(self)
         self._nursery: trio.Nursery | None = None
@@ -180,6 +181,11 @@ class Transfer:
     def changed(self) -> trio.Event:
         """Set and replaced at the next change."""
         return self._changed
+
+    @property
+    def bytes_held(self) -> int:
+        """Bytes that are here and verified, in any order."""
+        return min(self.layout.size, self.plan.have.bit_count() * self.layout.piece_length)
 
     @property
     def is_alone(self) -> bool:

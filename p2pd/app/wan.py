@@ -13,6 +13,7 @@ from p2pd.app.metrics import Metrics
 from p2pd.decide.health import Reach, Turn
 from p2pd.decide.plan import Way
 from p2pd.io.seeder_client import SEGMENT_WAIT
+from p2pd.model.admin import Source
 from p2pd.model.content import Descriptor, Manifest, StaleTag
 from p2pd.model.errors import Denied, NotFound, OriginFault, RateLimited, Unavailable, WrongContent
 from p2pd.model.layout import SegmentMeta
@@ -69,6 +70,11 @@ class Wan:
         self._metrics = metrics
         for rung in self._seeders:
             metrics.seeder_up.labels(rung.name).set(1)
+
+    def sources(self) -> list[Source]:
+        """How each of them stands, in the order in which they are asked."""
+        rungs = [*self._seeders, *([self._origin] if self._origin is not None else [])]
+        return [Source(rung.name, rung.reach.is_well, rung.reach.upstreams_down()) for rung in rungs]
 
     def way(self, repository: Repository) -> Way:
         """By which rung content of this repository can be had now."""

@@ -24,6 +24,11 @@ class SourceHealth:
     def is_up(self, now: float) -> bool:
         return self._down_until is None or now >= self._down_until
 
+    @property
+    def is_well(self) -> bool:
+        """Whether its last answer was one; `is_up` is true also when it is to be tried again."""
+        return self._failures == 0
+
     def succeeded(self) -> bool:
         """Note an answer; true when the source was thought to be down."""
         recovered = self._failures > 0
@@ -64,6 +69,15 @@ class Reach:
         """Whether the source is worth asking for content of this upstream."""
         behind = self._upstreams.get(upstream)
         return self._own.is_up(now) and (behind is None or behind.is_up(now))
+
+    @property
+    def is_well(self) -> bool:
+        """Whether the source itself answers, for all that is known."""
+        return self._own.is_well
+
+    def upstreams_down(self) -> list[str]:
+        """Upstreams that the source could not reach when it last tried."""
+        return sorted(name for name, health in self._upstreams.items() if not health.is_well)
 
     def succeeded(self, upstream: str) -> list[Turn]:
         """The upstream's content came."""

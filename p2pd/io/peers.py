@@ -157,6 +157,11 @@ class PeerNetwork:
     def live(self) -> list[Peer]:
         return sorted((link.peer for link in self._links.values()), key=lambda peer: peer.node_id)
 
+    def unreached(self) -> list[tuple[str, int, str | None]]:
+        """Addresses that are dialled in vain: host, port, and why where more is known than silence."""
+        lost = [address for address in self._addresses.values() if address.failing_since is not None]
+        return sorted((address.host, address.port, address.complained) for address in lost)
+
     async def request(self, node_id: str, request: Request, within: float) -> Reply:
         link = self._links.get(node_id)
         if link is None:

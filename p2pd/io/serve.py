@@ -1,4 +1,4 @@
-"""An ASGI application on a TCP port: Hypercorn's HTTP/1.1 on trio, below a connection of our own.
+"""An ASGI application on a TCP port or Unix socket: Hypercorn's HTTP/1.1 on trio, below our own connection.
 
 Hypercorn's trio worker is not used as it is, for three things that a registry mirror cannot have:
 
@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import errno
 import socket
-from typing import cast
+from pathlib import Path
+from typing import TypeVar, cast
 
 import structlog
 import trio
@@ -27,15 +28,19 @@ from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
 from hypercorn.typing import ASGIFramework, ConnectionState
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from p2pd.io.local_socket import listening
 from p2pd.model.errors import ConfigError
 
-__all__ = ["serve"]
+__all__ = ["serve", "serve_unix"]
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 _RECEIVE = 64 * 1024
 _BACKLOG = 256
 _MAX_PORT = 65535
+_LOCAL_CONNECTIONS = 32
 _LINGER = 2.0
 """Seconds to wait for the client's FIN after ours, reading what it still sends."""
 
@@ -60,6 +65,35 @@ async def serve(
     connection is closed at once. Raises ConfigError when it cannot listen there.
     """
     listener = await _listen(host, port)
+    bound = listener.socket.getsockname()
+    await _serve_on(
+        app, listener, (bound[0], bound[1]), graceful_s, idle_s, write_s, max_connections, task_status
+    )
+
+
+async def serve_unix(
+    app: ASGIApp,
+    path: Path,
+    *,
+    group: str,
+    graceful_s: float = 1.0,
+    task_status: trio.TaskStatus[Path] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """The same at a Unix socket, for this user and `group`; reports its path. For a few clients."""
+    with listening(path, group) as listener:
+        await _serve_on(app, listener, path, graceful_s, 30.0, 60.0, _LOCAL_CONNECTIONS, task_status)
+
+
+async def _serve_on(
+    app: ASGIApp,
+    listener: trio.SocketListener,
+    bound: T,
+    graceful_s: float,
+    idle_s: float,
+    write_s: float,
+    max_connections: int,
+    task_status: trio.TaskStatus[T],
+) -> None:
     context = WorkerContext(None)
     config = _config(idle_s)
     wrapped = ASGIWrapper(cast(ASGIFramework, _contained(app)))
@@ -83,8 +117,7 @@ async def serve(
             await _handle(_Connection(wrapped, config, context, stream, write_s))
 
         try:
-            bound = listener.socket.getsockname()
-            task_status.started((bound[0], bound[1]))
+            task_status.started(bound)
             await trio.serve_listeners(accept, [listener], handler_nursery=connections)
         finally:
             connections.cancel_scope.deadline = trio.current_time() + graceful_s
@@ -164,8 +197,6 @@ class _Connection:
         self._is_ending = False
 
     async def run(self) -> None:
-        peer = self._stream.socket.getpeername()
-        here = self._stream.socket.getsockname()
         async with self._stream:
             with self._life:
                 async with TaskGroup() as self._tasks:
@@ -176,8 +207,8 @@ class _Connection:
                         self._tasks,
                         ConnectionState({}),
                         False,
-                        (peer[0], peer[1]),
-                        (here[0], here[1]),
+                        _endpoint(self._stream.socket.getpeername()),
+                        _endpoint(self._stream.socket.getsockname()),
                         self._take,
                     )
                     await self._idle_task.restart(self._tasks, self._close_when_idle)
@@ -240,6 +271,11 @@ class _Connection:
         with trio.move_on_after(self._config.keep_alive_timeout):
             await self._context.terminated.wait()
         await self._end()
+
+
+def _endpoint(address: object) -> tuple[str, int] | None:
+    """Host and port; None at a Unix socket, whose clients have no address."""
+    return (address[0], address[1]) if isinstance(address, tuple) else None
 
 
 async def _handle(connection: _Connection) -> None:

@@ -25,7 +25,7 @@ from p2pd.io.partial import FilePartial, resume_partial
 from p2pd.io.pieces import PieceHasher, PieceTable
 from p2pd.io.places import Places
 from p2pd.io.scan import load_table, make_ready, scan
-from p2pd.io.tags import read_record, write_record
+from p2pd.io.tags import read_all, read_record, write_record
 from p2pd.model.errors import StoreError, UserMistake, WrongContent
 from p2pd.model.layout import MANIFEST_LIMIT, SMALL_BLOB, Layout, SegmentMeta
 from p2pd.model.reference import Digest, Repository, Tag
@@ -162,6 +162,10 @@ class FileStore:
         if was_corrupt:
             log.warning("tag.corrupt", repository=str(repository), tag=tag.name)
         return record
+
+    async def all_tags(self) -> list[tuple[Repository, Tag, TagRecord]]:
+        with disk_errors("list the tags that are known"):
+            return await trio.to_thread.run_sync(read_all, self._places)
 
     async def put_tag(self, repository: Repository, tag: Tag, record: TagRecord) -> None:
         with disk_errors(f"keep the answer for {repository}:{tag}"):

@@ -16,7 +16,7 @@ from p2pd.model.errors import InvalidReference
 from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.ports.store import TagRecord
 
-__all__ = ["decode_record", "encode_record", "read_record", "write_record"]
+__all__ = ["decode_record", "encode_record", "read_all", "read_record", "write_record"]
 
 _FILE_LIMIT = 64 * 1024
 
@@ -36,12 +36,7 @@ def encode_record(repository: Repository, tag: Tag, record: TagRecord) -> bytes:
 
 def decode_record(data: bytes, repository: Repository, tag: Tag) -> TagRecord | None:
     """Read a record; None where it is malformed or about another tag."""
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(document, dict):
-        return None
+    document = _document(data)
     if document.get("repository") != str(repository) or document.get("tag") != tag.name:
         return None
     digest, size, media_type, at = (document.get(k) for k in ("digest", "size", "media_type", "confirmed_at"))
@@ -69,6 +64,43 @@ def read_record(
     if record is None:
         files.unlink(path)
     return record, record is None
+
+
+def read_all(places: Places) -> list[tuple[Repository, Tag, TagRecord]]:
+    """Every record that is right, and in the place of its own tag. Blocks; OSError."""
+    found = []
+    for path in places.tags.glob("*/*/*.json"):
+        try:
+            with path.open("rb") as file:
+                data = file.read(_FILE_LIMIT)
+        except FileNotFoundError:
+            continue
+        subject = _subject(data)
+        record = decode_record(data, *subject) if subject is not None else None
+        if subject is not None and record is not None and places.tag(*subject) == path:
+            found.append((*subject, record))
+    return found
+
+
+def _subject(data: bytes) -> tuple[Repository, Tag] | None:
+    """What tag a record says it is about."""
+    document = _document(data)
+    repository, tag = document.get("repository"), document.get("tag")
+    if not isinstance(repository, str) or not isinstance(tag, str):
+        return None
+    registry, _, name = repository.partition("/")
+    try:
+        return Repository.parse(registry, name), Tag.parse(tag)
+    except InvalidReference:
+        return None
+
+
+def _document(data: bytes) -> dict[str, object]:
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def write_record(places: Places, files: Files, repository: Repository, tag: Tag, record: TagRecord) -> None:

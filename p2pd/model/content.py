@@ -11,9 +11,19 @@ from dataclasses import dataclass
 
 from p2pd.model.errors import InvalidReference, OriginFault, WrongContent
 from p2pd.model.layout import MANIFEST_LIMIT
+from p2pd.model.platform import Platform
 from p2pd.model.reference import Digest
 
-__all__ = ["Descriptor", "Manifest", "StaleTag", "filter_referrers", "media_type_of", "referenced"]
+__all__ = [
+    "Descriptor",
+    "Manifest",
+    "StaleTag",
+    "choices",
+    "filter_referrers",
+    "media_type_of",
+    "parts",
+    "referenced",
+]
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -89,6 +99,26 @@ def referenced(body: bytes) -> list[Descriptor]:
     return [descriptor for item in found if (descriptor := _descriptor(item)) is not None]
 
 
+def parts(body: bytes) -> list[Descriptor]:
+    """The blobs an image is made of: its config and layers, each once, in the manifest's order."""
+    document = _json_object(body)
+    layers = document.get("layers")
+    items = [document.get("config"), *(layers if isinstance(layers, list) else [])]
+    found = [descriptor for item in items if (descriptor := _descriptor(item)) is not None]
+    return list({descriptor.digest: descriptor for descriptor in found}.values())
+
+
+def choices(body: bytes) -> list[tuple[Descriptor, Platform | None]]:
+    """The manifests an index offers, with their platforms where those are told; empty for a manifest."""
+    manifests = _json_object(body).get("manifests")
+    found = []
+    for item in manifests if isinstance(manifests, list) else []:
+        descriptor = _descriptor(item)
+        if descriptor is not None:
+            found.append((descriptor, _platform(item.get("platform"))))
+    return found
+
+
 def filter_referrers(body: bytes, artifact_type: str | None) -> bytes:
     """A referrers index with only the manifests of one artifact type.
 
@@ -112,6 +142,18 @@ def _json_object(body: bytes) -> dict[str, object]:
     except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
+
+
+def _platform(item: object) -> Platform | None:
+    if not isinstance(item, dict):
+        return None
+    words = [item.get("os"), item.get("architecture"), item.get("variant") or ""]
+    if not all(isinstance(word, str) for word in words):
+        return None
+    try:
+        return Platform.parse("/".join(word for word in words if word))
+    except InvalidReference:
+        return None
 
 
 def _descriptor(item: object) -> Descriptor | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from p2pd.model.errors import InvalidReference
 
-__all__ = ["DOCKER_HUB", "Digest", "Repository", "Tag", "parse_reference", "parse_registry"]
+__all__ = ["DOCKER_HUB", "Digest", "Repository", "Tag", "parse_image", "parse_reference", "parse_registry"]
 
 DOCKER_HUB = "docker.io"
 
@@ -103,6 +103,22 @@ class Tag:
 def parse_reference(text: str) -> Digest | Tag:
     """Read the `<reference>` of a manifest URL: a digest when it has a colon, else a tag."""
     return Digest.parse(text) if ":" in text else Tag.parse(text)
+
+
+def parse_image(text: str, default: str = DOCKER_HUB) -> tuple[Repository, Digest | Tag]:
+    """Read `[registry/]name[:tag][@digest]` as container runtimes do; raises InvalidReference.
+
+    The first component is a registry where it has a dot or a colon or is `localhost`; else `default`
+    is meant. A digest counts before a tag; without both the tag is `latest`.
+    """
+    name, at, digest = text.partition("@")
+    first, slash, rest = name.partition("/")
+    is_registry = bool(slash) and (first == "localhost" or "." in first or ":" in first)
+    registry, path = (first, rest) if is_registry else (default, name)
+    path, _, tag = path.partition(":")
+    repository = Repository.parse(registry, path)
+    known = Tag.parse(tag or "latest")
+    return repository, Digest.parse(digest) if at else known
 
 
 def parse_registry(text: str) -> str:

@@ -141,6 +141,10 @@ class Store(Protocol):
         """The last answer kept for a tag."""
         ...
 
+    async def all_tags(self) -> list[tuple[Repository, Tag, TagRecord]]:
+        """Every answer kept, in no order; unreadable ones are left out."""
+        ...
+
     async def put_tag(self, repository: Repository, tag: Tag, record: TagRecord) -> None:
         """Keep an answer, durably."""
         ...

@@ -29,7 +29,13 @@ REGISTRY = "reg.test"
 
 
 def node_config(
-    state_dir: Path, origin: str, *, seeders: list[str] | None = None, direct: bool = True, ca_file: str = ""
+    state_dir: Path,
+    origin: str,
+    *,
+    seeders: list[str] | None = None,
+    direct: bool = True,
+    ca_file: str = "",
+    socket: str = "",
 ) -> NodeConfig:
     """A node on free ports of loopback that knows one upstream, `reg.test`, at the URL `origin`."""
     return parse(
@@ -37,7 +43,8 @@ def node_config(
         f'[mirror]\nlisten = "127.0.0.1:0"\ndefault_registry = "{REGISTRY}"\n'
         '[lan]\ncontrol = "127.0.0.1:0"\nswarm_port = 0\nmulticast = false\n'
         f"[wan]\nseeders = {json.dumps(seeders or [])}\ndirect = {json.dumps(direct)}\n"
-        f'[upstreams."{REGISTRY}"]\nurl = "{origin}"\nca_file = "{ca_file}"\n'.encode(),
+        f'[upstreams."{REGISTRY}"]\nurl = "{origin}"\nca_file = "{ca_file}"\n'
+        f'[admin]\nsocket = "{socket}"\n'.encode(),
         NodeConfig,
         "test.toml",
     )
@@ -45,12 +52,13 @@ def node_config(
 
 @dataclass(slots=True)
 class Daemon:
-    """A running node: `client` talks to its mirror."""
+    """A running node: `client` talks to its mirror; `said` are the events logged up to its start."""
 
     client: httpx.AsyncClient
     control_port: int
     store: Path
     task: trio.lowlevel.Task
+    said: list[str]
 
     def files(self) -> set[str]:
         """Everything the store keeps, by path below it."""
@@ -89,16 +97,25 @@ async def open_daemon(config: NodeConfig) -> AsyncGenerator[Daemon, None]:
             host, port = await nursery.start(run)
         control = next(line["control"] for line in lines if line["event"] == "p2pd.ready")
         async with httpx.AsyncClient(base_url=f"http://{host}:{port}", timeout=30) as client:
-            yield Daemon(client, control, Path(config.node.state_dir) / "store", task[0])
+            yield Daemon(
+                client,
+                control,
+                Path(config.node.state_dir) / "store",
+                task[0],
+                [line["event"] for line in lines],
+            )
         nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager
-async def open_seeder(state_dir: Path, origin: str, ca_file: str = "") -> AsyncGenerator[str, None]:
+async def open_seeder(
+    state_dir: Path, origin: str, ca_file: str = "", socket: str = ""
+) -> AsyncGenerator[str, None]:
     """A seeder before the same upstream; yields its URL."""
     config = parse(
         f'[seeder]\nlisten = "127.0.0.1:0"\nstate_dir = "{state_dir}"\ntag_ttl = "1ms"\n'
-        f'[upstreams."{REGISTRY}"]\nurl = "{origin}"\nca_file = "{ca_file}"\n'.encode(),
+        f'[upstreams."{REGISTRY}"]\nurl = "{origin}"\nca_file = "{ca_file}"\n'
+        f'[admin]\nsocket = "{socket}"\n'.encode(),
         SeederConfig,
         "test.toml",
     )

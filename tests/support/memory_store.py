@@ -234,6 +234,10 @@ class MemoryStore:
         await trio.lowlevel.checkpoint()
         return self.tags.get((repository, tag))
 
+    async def all_tags(self) -> list[tuple[Repository, Tag, TagRecord]]:
+        await trio.lowlevel.checkpoint()
+        return [(repository, tag, record) for (repository, tag), record in self.tags.items()]
+
     async def put_tag(self, repository: Repository, tag: Tag, record: TagRecord) -> None:
         await trio.lowlevel.checkpoint()
         self.tags[repository, tag] = record
