@@ -27,10 +27,14 @@ __all__ = [
     "fail",
     "new_app",
     "new_group",
+    "plain",
     "run_app",
+    "short",
     "show_json",
+    "show_line",
     "show_table",
     "size",
+    "table_of",
 ]
 
 FAILED = 1
@@ -127,21 +131,41 @@ def show_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def show_line(value: Any) -> None:
+    """One line of a stream for programs, out at once."""
+    print(json.dumps(value, ensure_ascii=False), flush=True)
+
+
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
     """Rows under a head; `empty` is said instead when there is none. A column named "…>" is right-aligned."""
     listed = [list(row) for row in rows]
-    if not listed:
+    if listed:
+        console().print(table_of(columns, listed))
+    else:
         console(stderr=True).print(empty)
-        return
+
+
+def table_of(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """The same, to be printed by the caller."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(
             column.removesuffix(">"), justify="right" if column.endswith(">") else "left", overflow="fold"
         )
-    for row in listed:
-        # Text, not markup: names come from the network. Control characters are taken out by rich.
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-    console().print(table)
+    for row in rows:
+        table.add_row(*(Text(plain(cell)) for cell in row))
+    return table
+
+
+def plain(value: object) -> str:
+    """A value as text that cannot steer the terminal: names and reasons come from the network."""
+    text = "" if value is None else str(value)
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def short(digest: str) -> str:
+    """A digest as people tell them apart."""
+    return digest.removeprefix("sha256:")[:12]
 
 
 def size(count: float) -> str:
