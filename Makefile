@@ -1,9 +1,10 @@
 # make demo    build an edge site on this machine and update it three ways (root)
 # make test    lint, types, unit and system tests
+# make deb     the Debian packages of node and seeder, for amd64 and arm64, into build/
 # Also: setup, lint, unit, bench, docs (docs/configuration.md).   DEMO="--nodes 4 --json build/demo.json" passes options to the demo.
 
 PY := .venv/bin/python
-.PHONY: setup lint unit test demo bench docs
+.PHONY: setup lint unit test demo bench docs deb
 
 setup:
 	@packaging/setup.sh
@@ -13,6 +14,7 @@ lint: setup
 	.venv/bin/ruff format --check .
 	.venv/bin/lint-imports
 	.venv/bin/mypy
+	.venv/bin/mypy packaging/deb
 
 unit: setup
 	$(PY) -m pytest -q -m "not system"
@@ -28,3 +30,6 @@ bench: setup
 
 docs: setup
 	@$(PY) packaging/configuration.py
+
+deb: setup
+	@$(PY) packaging/deb/build.py $(DEB)

@@ -1,11 +1,12 @@
 #!/bin/sh
-# Refresh the hashed locks from pyproject.toml (needs uv on the PATH). They name no index address.
+# Refresh the hashed locks from pyproject.toml, and that of the packages' build (needs uv on the PATH). They name no index address.
 set -eu
 cd "$(dirname "$0")/.."
 lock() {
-    out=$1; shift
+    in=$1; out=$2; shift 2
     uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-        --no-emit-index-url --no-header "$@" pyproject.toml -o "$out"
+        --no-emit-index-url --no-header "$@" "$in" -o "$out"
 }
-lock requirements.lock
-lock requirements-dev.lock --extra dev
+lock pyproject.toml requirements.lock
+lock pyproject.toml requirements-dev.lock --extra dev
+lock packaging/deb/requirements.in packaging/deb/requirements.lock
