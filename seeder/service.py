@@ -3,6 +3,7 @@
 run_seeder
 ├── transfers (one task a blob on its way)
 ├── usage log (writes every few seconds)
+├── admin API (a Unix socket)
 ├── registry API with the segment endpoint (last to serve, first to stop)
 └── service manager (told once the API serves)
 """
@@ -19,6 +20,7 @@ import structlog
 import trio
 
 from p2pd import __version__
+from p2pd.app.admin_http import admin_app, serve_admin
 from p2pd.app.notify import Notifier
 from p2pd.app.upstreams import upstreams_of
 from p2pd.io.credentials import DockerConfig
@@ -26,15 +28,19 @@ from p2pd.io.origin import OriginClient
 from p2pd.io.registry_app import build_app
 from p2pd.io.serve import serve
 from p2pd.io.store import FileStore
-from seeder.config import SeederConfig
+from seeder.admin import SeederAdmin
+from seeder.config import SeederAdminSection, SeederConfig
 from seeder.content import SeederContent
 from seeder.segments import segment_route
+from seeder.sites import noted_for_site, with_site
 from seeder.transfers import Transfers
 from seeder.usage import UsageLog
 
 __all__ = ["run_seeder", "usage_path"]
 
 log = structlog.get_logger()
+
+DEFAULT_SOCKET = SeederAdminSection().socket
 
 ANSWER_WITHIN = 4.0
 """Seconds from request to headers: fewer than nodes wait, else a slow origin looks like a dead seeder."""
@@ -72,9 +78,14 @@ async def run_seeder(
             origin,
             transfers,
             tag_ttl=section.tag_ttl,
-            on_served=usage.note_nowait,
+            on_served=noted_for_site(usage.note_nowait),
         )
         bound = await nursery.start(_serve, config, content)
+        if config.admin.socket:
+            listen = f"{bound[0]}:{bound[1]}"
+            seeder = SeederAdmin(config, store, transfers, usage, usage_path(config), listen)
+            app = admin_app("p2pd-seeder", __version__, seeder.endpoints())
+            await nursery.start(serve_admin, app, config.admin.socket, DEFAULT_SOCKET, "p2pd-seeder")
         log.info(
             "seeder.ready",
             version=__version__,
@@ -99,7 +110,9 @@ async def _serve(
     routes = [segment_route(content, upstreams)]
     app = build_app(content, upstreams=upstreams, extra_routes=routes, deadline=ANSWER_WITHIN)
     listen = config.seeder.listen
-    await serve(app, host=listen.host, port=listen.port, max_connections=_CLIENTS, task_status=task_status)
+    await serve(
+        with_site(app), host=listen.host, port=listen.port, max_connections=_CLIENTS, task_status=task_status
+    )
 
 
 async def _stop_on_signal(scope: trio.CancelScope) -> None:

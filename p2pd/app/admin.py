@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 import time
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import trio
 from p2pd import __version__
 from p2pd.app.admin_http import Endpoint, Tell
 from p2pd.app.config import NodeConfig
+from p2pd.app.effective import plain_config
 from p2pd.app.images import blobs_of, images_of
 from p2pd.app.ledger import Ledger
 from p2pd.app.node_content import NodeContent
@@ -25,14 +25,12 @@ from p2pd.app.verify import verify
 from p2pd.app.warm import warm_image
 from p2pd.io.peers import PeerNetwork
 from p2pd.model import admin
-from p2pd.model.address import Address
 from p2pd.model.errors import P2pdError, UserMistake
 from p2pd.model.messages import Ping
 from p2pd.model.platform import Platform
 from p2pd.model.reference import Digest, Repository, Tag, parse_image
-from p2pd.model.upstream import UpstreamSpec
 
-__all__ = ["NodeAdmin", "effective"]
+__all__ = ["NodeAdmin"]
 
 PING = 1.0
 _PINGS_AT_ONCE = 32
@@ -159,7 +157,7 @@ class NodeAdmin:
         return admin.Transfers(self._told_transfers())
 
     async def _effective(self) -> dict[str, object]:
-        return effective(self._config)
+        return plain_config(self._config)
 
     async def _pull(self, order: admin.PullOrder, tell: Tell) -> None:
         repository, reference = self._wanted(order.reference)
@@ -214,23 +212,3 @@ def _platform(text: str | None) -> Platform | None:
     if text == "all":
         return None
     return Platform.parse(text) if text else Platform.of_machine(platform.machine())
-
-
-def effective(config: object) -> dict[str, object]:
-    """A configuration as its TOML tables: addresses as text, upstreams by their registry."""
-    if not dataclasses.is_dataclass(config):
-        raise TypeError(config)
-    return {field.name: _toml(getattr(config, field.name)) for field in dataclasses.fields(config)}
-
-
-def _toml(value: object) -> object:
-    if isinstance(value, Address):
-        return str(value)
-    if isinstance(value, tuple) and value and all(isinstance(each, UpstreamSpec) for each in value):
-        return {
-            spec.registry: {"url": spec.url, "alias": spec.alias or "", "ca_file": spec.ca_file or ""}
-            for spec in value
-        }
-    if isinstance(value, tuple):
-        return [_toml(each) for each in value]
-    return effective(value) if dataclasses.is_dataclass(value) else value

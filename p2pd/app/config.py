@@ -26,6 +26,7 @@ __all__ = [
     "MirrorSection",
     "NodeConfig",
     "NodeSection",
+    "SITE",
     "WanSection",
     "directory",
     "load",
@@ -44,13 +45,13 @@ DEFAULT_UPSTREAMS = (
 
 _SOCKET_LIMIT = 100
 _ALIAS = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
-_SITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+SITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 @kind("1 to 63 letters, digits, '.', '_' and '-'")
 def _site(value: object) -> str:
     name = text(value)
-    if not _SITE.fullmatch(name):
+    if not SITE.fullmatch(name):
         raise ValueError(
             "a site is 1 to 63 letters, digits, '.', '_' and '-', and begins with a letter or digit"
         )

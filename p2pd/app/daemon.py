@@ -124,7 +124,7 @@ async def _open_wan(config: NodeConfig, metrics: Metrics) -> AsyncIterator[Wan]:
     async with AsyncExitStack() as stack:
         seeders = []
         for url in config.wan.seeders:
-            client = SeederClient(url)
+            client = SeederClient(url, site=config.node.site)
             stack.push_async_callback(client.aclose)
             seeders.append((url, client))
         origin = None

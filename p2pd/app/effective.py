@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from p2pd.app.settings import AboutKey, AboutSection, AboutTable, Document, about
+from p2pd.model.address import Address
+from p2pd.model.upstream import UpstreamSpec
 
-__all__ = ["Setting", "effective"]
+__all__ = ["Setting", "effective", "plain_config"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,3 +62,23 @@ def _written(path: tuple[str, ...], value: object, document: Document | None) ->
     if document is None:
         return Setting(path, value)
     return Setting(path, value, document.source.name, document.source.line_of(path))
+
+
+def plain_config(config: object) -> dict[str, object]:
+    """A configuration as its TOML tables: addresses as text, upstreams by their registry."""
+    if not dataclasses.is_dataclass(config):
+        raise TypeError(config)
+    return {field.name: _toml(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def _toml(value: object) -> object:
+    if isinstance(value, Address):
+        return str(value)
+    if isinstance(value, tuple) and value and all(isinstance(each, UpstreamSpec) for each in value):
+        return {
+            spec.registry: {"url": spec.url, "alias": spec.alias or "", "ca_file": spec.ca_file or ""}
+            for spec in value
+        }
+    if isinstance(value, tuple):
+        return [_toml(each) for each in value]
+    return plain_config(value) if dataclasses.is_dataclass(value) else value

@@ -13,7 +13,9 @@ from p2pd.model.errors import WrongContent
 from p2pd.model.layout import SHA1_BYTES, Layout, SegmentMeta
 from p2pd.model.reference import Digest, Repository
 
-__all__ = ["SeederClient"]
+__all__ = ["SITE_HEADER", "SeederClient"]
+
+SITE_HEADER = "P2pd-Site"
 
 SEGMENT_WAIT = 20.0
 """Seconds a seeder holds a question for metadata back while it is itself still pulling the bytes."""
@@ -22,12 +24,17 @@ SEGMENT_WAIT = 20.0
 class SeederClient(RegistryClient):
     """`p2pd.ports.origin.SeederOrigin` over HTTP. `url` is scheme, host and port; no login is sent.
 
+    `site` is told with each request, so that the seeder can say whom it served.
+
     Raises ConfigError when `ca_file` cannot be used.
     """
 
-    def __init__(self, url: str, ca_file: str | None = None, timeouts: Timeouts | None = None) -> None:
+    def __init__(
+        self, url: str, ca_file: str | None = None, timeouts: Timeouts | None = None, site: str = ""
+    ) -> None:
         limits = timeouts or Timeouts()
         self._url = url.rstrip("/")
+        self._who = {SITE_HEADER: site} if site else {}
         self._pool = HttpPool(ca_file, limits)
         self._patient_pool = HttpPool(
             ca_file, Timeouts(limits.connect, limits.headers + SEGMENT_WAIT, limits.headers + SEGMENT_WAIT)
@@ -41,7 +48,7 @@ class SeederClient(RegistryClient):
         """See `SeederOrigin.segment`. Unavailable when it is not there in SEGMENT_WAIT s: ask again."""
         what = f"the hashes of segment {index} of {digest}"
         path = f"/p2pd/v1/segments/{repository.name}/{digest}/{index}"
-        response = await self._patient_pool.send("GET", self._at(path, repository, f"size={size}"), {})
+        response = await self._patient_pool.send("GET", self._at(path, repository, f"size={size}"), self._who)
         await check(response, {200}, what)
         limit = SHA1_BYTES * Layout(size).stripes_per_segment
         meta = SegmentMeta(digest, size, index, await read_body(response, limit))
@@ -59,7 +66,7 @@ class SeederClient(RegistryClient):
     ) -> httpx.Response:
         # A redirect is no answer of a seeder; it is reported like any other wrong status.
         url = self._at(f"/v2/{repository.name}{path}", repository, query)
-        return await self._pool.send(method, url, headers or {})
+        return await self._pool.send(method, url, {**self._who, **(headers or {})})
 
     def _at(self, path: str, repository: Repository, query: str) -> httpx.URL:
         namespace = f"ns={quote(repository.registry, safe='')}"

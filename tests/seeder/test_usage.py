@@ -1,4 +1,5 @@
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pd.model.reference import Digest, Repository
-from seeder.usage import BlobUsage, UsageLog, read_usage
+from seeder.usage import BlobUsage, SiteUsage, UsageLog, read_sites, read_usage
 
 APP = Repository("reg.test", "app")
 ONE, TWO = Digest("1" * 64), Digest("2" * 64)
@@ -73,3 +74,26 @@ def test_a_file_that_cannot_be_read(path: Path) -> None:
     path.write_bytes(b"no database, but long enough to be looked at" * 100)
     with pytest.raises(sqlite3.Error):
         read_usage(path)
+
+
+async def test_sites_add_up_and_are_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seeder.usage._SITES", 2)
+    assert read_sites(path) == []
+    usage = UsageLog(path, lambda: 100.0)
+    for site in ("a", "a", "b", "c"):
+        usage.note_nowait(ONE, APP, 50, 20, site)
+    await usage.flush()
+    usage.note_nowait(ONE, APP, 50, 1, "a")
+    await usage.flush()
+    assert sorted(read_sites(path), key=lambda row: row.site) == [
+        SiteUsage("a", 100.0, 3, 41),
+        SiteUsage("b", 100.0, 1, 20),
+    ]
+    [blob] = read_usage(path)
+    assert blob.bytes_served == 81
+
+
+def test_a_file_that_knows_no_sites(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE blobs (digest TEXT)")
+    assert read_sites(path) == []

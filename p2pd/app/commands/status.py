@@ -25,7 +25,7 @@ from p2pd.app.commands.output import (
 )
 from p2pd.io.admin_client import AdminClient
 
-__all__ = ["register", "screen", "transfer_rows"]
+__all__ = ["register", "screen", "transfer_rows", "warnings"]
 
 EVERY = 1.0
 
@@ -86,13 +86,16 @@ def screen(status: dict[str, Any], now: float) -> RenderableType:
     shown: list[RenderableType] = [*(Text(plain(line)) for line in head), Text(""), _traffic(status)]
     if status["transfers"]:
         shown += [Text(""), table_of(TRANSFER_COLUMNS, transfer_rows(status["transfers"]))]
-    if status["notices"]:
-        rows = [
-            (age(now - each["at"]) + " ago", each["level"], each["event"], each["detail"])
-            for each in status["notices"]
-        ]
-        shown += [Text(""), table_of(("LAST WARNINGS", "", "", ""), rows)]
-    return Group(*shown)
+    return Group(*shown, *warnings(status, now))
+
+
+def warnings(status: dict[str, Any], now: float) -> list[RenderableType]:
+    """The last of them, if there are any; also for the seeder."""
+    rows = [
+        (age(now - each["at"]) + " ago", each["level"], each["event"], each["detail"])
+        for each in status["notices"]
+    ]
+    return [Text(""), table_of(("LAST WARNINGS", "", "", ""), rows)] if rows else []
 
 
 def _source(source: dict[str, Any]) -> str:
