@@ -351,3 +351,13 @@ async def test_tags_are_kept(store: Store) -> None:
         record = await store.tag(repository, tag)
         assert record is not None
         assert (record.descriptor.size, record.confirmed_at) == (number, 2.0)
+
+
+async def test_all_tags_are_listed(store: Store) -> None:
+    assert await store.all_tags() == []
+    record = TagRecord(Descriptor(digest_of(b"x"), 1, "x/y"), 5.0)
+    names = [(Repository("a.test:5000", "b/c"), Tag("v1")), (Repository("a.test:5000", "b/c"), Tag("v2"))]
+    names.append((Repository("docker.io", "library/" + "long-" * 40 + "name"), Tag("v" * 128)))
+    for repository, tag in names:
+        await store.put_tag(repository, tag, record)
+    assert sorted(await store.all_tags(), key=lambda item: item[:2]) == [(*name, record) for name in names]

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2pd.io.files import Files
 from p2pd.io.places import Places
-from p2pd.io.tags import decode_record, encode_record
+from p2pd.io.tags import decode_record, encode_record, read_all, write_record
 from p2pd.model.content import Descriptor
 from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.ports.store import TagRecord
@@ -72,3 +73,18 @@ def test_every_name_stays_three_levels_below(registry: str, name: str, tag: str)
     assert len(parts) == 3
     assert not {".", ".."} & set(parts)
     assert all(len(part.encode()) <= 255 for part in parts)
+
+
+@pytest.mark.parametrize("data", [ENCODED[:-5], b"{}", b"[]", b"\xff", ENCODED.replace(b"3.20", b"/"), b""])
+def test_a_list_leaves_out_what_is_wrong(data: bytes, tmp_path: Path) -> None:
+    places = Places(tmp_path)
+    assert read_all(places) == []
+    write_record(places, _files(places), REPOSITORY, TAG, RECORD)
+    places.tag(REPOSITORY, Tag("broken")).write_bytes(data)
+    places.tag(REPOSITORY, Tag("other")).write_bytes(ENCODED)  # right, but in another's place
+    assert read_all(places) == [(REPOSITORY, TAG, RECORD)]
+
+
+def _files(places: Places) -> Files:
+    places.scratch.mkdir()
+    return Files()
