@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.faults import links, nodes
+from benchmarks.faults import crowds, disks, links, nodes, origins, peers
 from benchmarks.faults.row import HEAD, Limits, Row, Seen, document, judge, table
 from benchmarks.faults.stage import Stage, measure_baseline, open_stage, play
 from benchmarks.sizes import parse_bytes, parse_rate
@@ -18,7 +18,7 @@ from benchmarks.testbed import TestbedError
 
 __all__ = ["ROWS", "add_arguments", "run"]
 
-ROWS: list[Row] = [*nodes.ROWS, *links.ROWS]
+ROWS: list[Row] = [*nodes.ROWS, *links.ROWS, *origins.ROWS, *peers.ROWS, *disks.ROWS, *crowds.ROWS]
 
 _NO_FAULT = Row("no-fault", "none: what extra_s is over", "", lambda _stage: None, Limits(1.06))
 

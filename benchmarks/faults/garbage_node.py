@@ -3,9 +3,13 @@
 It speaks the real protocol and says that it holds every blob of IMAGE (an OCI layout), but
 
 * mode "hashes": offers wrong piece hashes, and swarms of garbage that fit them;
-* mode "pieces": knows the right piece hashes, and gives garbage in their place over the swarm.
+* mode "pieces": knows the right piece hashes, and gives garbage in their place over the swarm;
+* mode "have": knows the right piece hashes, says that its swarms are loaded, and has none;
+* mode "good": has everything and gives it (for a link that drips);
+* mode "tag": as "have", and makes itself the owner of app:v1, of which it tells a lie;
+* mode "version": speaks another version of the protocol.
 
-In both it answers Read with garbage and Fetch with a size whose bytes are garbage.
+In all but "good" it answers Read with garbage and Fetch with a size whose bytes are garbage.
 """
 
 from __future__ import annotations
@@ -19,9 +23,12 @@ import structlog
 import trio
 
 from benchmarks.testbed import Image
+from benchmarks.testbed.node import ORIGIN
+from p2pd.decide.ownership import object_key, ranked
 from p2pd.io.mdns import Advertisement, run_mdns
 from p2pd.io.peers import PeerNetwork
-from p2pd.io.swarm import open_swarm
+from p2pd.io.swarm import LibtorrentSwarm, open_swarm
+from p2pd.model.content import OCI_MANIFEST, Descriptor
 from p2pd.model.errors import NotFound
 from p2pd.model.layout import Layout, Segment, SegmentMeta
 from p2pd.model.messages import (
@@ -39,6 +46,8 @@ from p2pd.model.messages import (
     ReadReply,
     Reply,
     Request,
+    Resolve,
+    Resolved,
     SegmentReady,
     Want,
     WantReply,
@@ -46,6 +55,7 @@ from p2pd.model.messages import (
 from p2pd.model.reference import Digest
 from p2pd.ports.peers import Peer
 from p2pd.ports.swarm import segment_name
+from p2pd.wire import codec
 
 NODE_ID = "bad0" * 8
 SITE = "edge"
@@ -60,6 +70,8 @@ class Garbage:
         self.metas: dict[tuple[Digest, int], SegmentMeta] = {}
         self.network: PeerNetwork | None = None
         self.pushes_hashes = False
+        self.lie: Descriptor | None = None
+        self.bodies: dict[Digest, bytes] = {}
 
     async def answer(self, peer: Peer, request: Request) -> Reply:
         await trio.lowlevel.checkpoint()
@@ -76,8 +88,12 @@ class Garbage:
             case Join(digest=digest, index=index):
                 meta = self.metas.get((digest, index))
                 return Joined(meta is not None, None if meta is None else meta.piece_hashes)
+            case Read(digest=digest, offset=offset, length=length) if digest in self.bodies:
+                return ReadReply(self.bodies[digest][offset : offset + length])
             case Read(length=length):
                 return ReadReply(random.randbytes(length))
+            case Resolve(upstream=True) if self.lie is not None:
+                return Resolved(self.lie)
             case Fetch(digest=digest) if digest in self.sizes:
                 return Fetched(self.sizes[digest])
             case _:
@@ -106,10 +122,35 @@ def piece_hashes(body: bytes, segment: Segment) -> bytes:
     return b"".join(hashlib.sha1(body[at : at + segment.piece_length]).digest() for at in starts)
 
 
+async def _load(
+    engine: LibtorrentSwarm, meta: SegmentMeta, path: trio.Path, told: bytes, given: bytes
+) -> None:
+    """Load a swarm with bytes that fit the hashes, a file of others never being given to anybody."""
+    await path.write_bytes(told)
+    loaded = await engine.add(meta, Path(path), complete=False)
+    assert loaded.is_complete
+    async with await path.open("r+b") as file:
+        await file.write(given)
+
+
+def _owner_of_tag() -> str:
+    """An id that comes before all others in the rank of the tag, as far as luck allows."""
+    ids = [f"bad0{number:028x}" for number in range(2000)]
+    return ranked(object_key(f"tag {ORIGIN}/app:v1"), ids)[0]
+
+
 async def main(mode: str, directory: Path, image: Image) -> None:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     garbage = Garbage(image)
     garbage.pushes_hashes = mode == "hashes"
+    node_id = _owner_of_tag() if mode == "tag" else NODE_ID
+    if mode == "tag":
+        garbage.lie = Descriptor(Digest("0" * 64), 1234, OCI_MANIFEST)
+    if mode == "version":
+        vars(codec)["PROTOCOL_VERSION"] += 1
+    if mode == "good":
+        contents = {blob.digest: image.path(blob.digest).read_bytes() for blob in image.content}
+        garbage.bodies = contents
     async with open_swarm("0.0.0.0", SWARM_PORT) as engine, trio.open_nursery() as nursery:
         for blob in image.blobs:
             layout = Layout(blob.size)
@@ -118,18 +159,14 @@ async def main(mode: str, directory: Path, image: Image) -> None:
                 wrong = random.randbytes(segment.length)
                 right = body[segment.offset : segment.offset + segment.length]
                 told = wrong if mode == "hashes" else right
+                given = right if mode == "good" else wrong
                 meta = SegmentMeta(blob.digest, blob.size, segment.index, piece_hashes(told, segment))
-                path = trio.Path(directory / segment_name(meta))
-                # Loaded with what fits the hashes: a file that does not is never given to anybody.
-                await path.write_bytes(told)
-                loaded = await engine.add(meta, Path(path), complete=False)
-                assert loaded.is_complete
-                async with await path.open("r+b") as file:
-                    await file.write(wrong)
+                if mode in {"hashes", "pieces", "good"}:
+                    await _load(engine, meta, trio.Path(directory / segment_name(meta)), told, given)
                 garbage.metas[blob.digest, segment.index] = meta
-        garbage.network = network = PeerNetwork(NODE_ID, SITE, SWARM_PORT, garbage)
+        garbage.network = network = PeerNetwork(node_id, SITE, SWARM_PORT, garbage)
         await nursery.start(network.run, "0.0.0.0", CONTROL_PORT)
-        advertisement = Advertisement(NODE_ID, SITE, CONTROL_PORT, SWARM_PORT)
+        advertisement = Advertisement(node_id, SITE, CONTROL_PORT, SWARM_PORT)
         await nursery.start(run_mdns, advertisement, network.add_address)
         say("ready")
 

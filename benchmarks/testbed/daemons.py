@@ -7,7 +7,7 @@ import json
 import sys
 import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.testbed.namespaces import Outer, TestbedError
@@ -32,10 +32,13 @@ def toml(config: Config) -> str:
     return "\n".join(lines) + "\n"
 
 
-def start_daemon(outer: Outer, host: str, command: str, config: Config, changes: Config | None) -> Process:
+def start_daemon(
+    outer: Outer, host: str, command: str, config: Config, changes: Config | None, wrapper: Sequence[str] = ()
+) -> Process:
     """Start `COMMAND run --config …` of this checkout's environment on `host`, below its home directory.
 
-    `changes` replaces or adds keys; a value of None takes the key away.
+    `changes` replaces or adds keys; a value of None takes the key away. `wrapper` is a command, with
+    arguments, that executes the daemon in another setting, such as setpriv.
     """
     merged = {table: dict(values) for table, values in config.items()}
     for table, values in (changes or {}).items():
@@ -46,7 +49,7 @@ def start_daemon(outer: Outer, host: str, command: str, config: Config, changes:
         raise TestbedError(f"{program} is missing: run make setup, and use .venv/bin/python")
     home = outer.site / host
     outer.outside(home / f"{command}.toml").write_text(toml(merged))
-    arguments: list[str | Path] = [program, "run", "--config", home / f"{command}.toml"]
+    arguments: list[str | Path] = [*wrapper, program, "run", "--config", home / f"{command}.toml"]
     return outer.popen(arguments, host, log=home / f"{command}.log", cwd=home)
 
 

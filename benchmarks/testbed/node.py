@@ -6,8 +6,9 @@ import hashlib
 import os
 import shutil
 import signal
+import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -204,8 +205,11 @@ class Node:
 
     # p2pd
 
-    def start_p2pd(self, changes: Config | None = None) -> None:
-        """Start the checkout's p2pd; `changes` replace or add keys of its configuration."""
+    def start_p2pd(self, changes: Config | None = None, wrapper: Sequence[str] = ()) -> None:
+        """Start the checkout's p2pd; `changes` replace or add keys of its configuration.
+
+        `wrapper` is a command that executes it in another setting.
+        """
         config: dict[str, dict[str, object]] = {
             "node": {"site": "edge", "state_dir": str(self.home / "p2pd")},
             "mirror": {"listen": "127.0.0.1:7780"},
@@ -215,7 +219,7 @@ class Node:
             "admin": {"socket": str(self.home / "p2pd.sock")},
             "log": {"level": "info", "format": "json"},
         }
-        self.p2pd = start_daemon(self._outer, self.name, "p2pd", config, changes)
+        self.p2pd = start_daemon(self._outer, self.name, "p2pd", config, changes, wrapper)
 
     def wait_p2pd(self) -> None:
         """Wait until its mirror answers; raises TestbedError."""
@@ -247,6 +251,15 @@ class Node:
 
     def plug(self) -> None:
         self._port("up")
+
+    def in_its_mounts(self, script: str) -> None:
+        """Run a shell script, as this node's p2pd sees the file system; raises TestbedError."""
+        if self.p2pd is None:
+            raise TestbedError(f"{self.name} runs no p2pd")
+        command = ["nsenter", "--target", str(self.p2pd.pid), "--mount", "--", "sh", "-ec", script]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise TestbedError(f"{self.name}: {done.stderr.strip() or script}")
 
     def lan_bytes(self) -> LinkBytes:
         return self._outer.inside(self.name, lambda: interface_bytes("eth0"))

@@ -68,6 +68,9 @@ class Process:
         """Send a signal; one that has ended is left alone."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
+        if number in (signal.SIGCONT, signal.SIGKILL):
+            # nsenter stopped itself when its child was stopped, and would not see it end.
+            self._popen.send_signal(signal.SIGCONT)
 
     def release(self) -> None:
         """Write the line that a process started behind a gate waits for."""
@@ -125,4 +128,5 @@ class Process:
         if self._popen.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._popen.stdin.close()
+        self._popen.send_signal(signal.SIGCONT)
         self._popen.wait(10)

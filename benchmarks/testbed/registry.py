@@ -127,16 +127,18 @@ class FaultRegistry:
     async def run(
         self,
         context: ssl.SSLContext | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
         task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Serve on a free port of 127.0.0.1; reports, and keeps, the base URL."""
+        """Serve, on a free port where none is given; reports, and keeps, the base URL."""
 
         async def handle(raw: trio.SocketStream) -> None:
             await self._connection(raw, context)
 
-        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        listeners = await trio.open_tcp_listeners(port, host=host)
         port = listeners[0].socket.getsockname()[1]
-        self.url = f"{'https' if context else 'http'}://127.0.0.1:{port}"
+        self.url = f"{'https' if context else 'http'}://{host}:{port}"
         task_status.started(self.url)
         await trio.serve_listeners(handle, listeners)
 

@@ -1,0 +1,93 @@
+"""Rows: the origin misbehaves before a seeder that holds nothing yet."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.faults.row import Limits, Row
+from benchmarks.faults.stage import Stage
+from benchmarks.testbed import Process, TestbedError
+from benchmarks.testbed.live_site import wait_until
+from benchmarks.testbed.network import ORIGIN_IP
+from benchmarks.testbed.node import ORIGIN
+
+__all__ = ["ROWS", "start_bad_origin"]
+
+_PORT = 5001
+_REPOSITORY = Path(__file__).parents[2]
+
+
+def start_bad_origin(stage: Stage, mode: str) -> tuple[Process, dict[str, dict[str, object]]]:
+    """Have a registry misbehave at the centre; the configuration that leads there."""
+    command: list[str | Path] = [sys.executable, "-m", "benchmarks.faults.bad_origin"]
+    command += [mode, stage.image.directory, ORIGIN_IP, str(_PORT)]
+    log = stage.bed.outer.site / "origin" / f"bad-{mode}.log"
+    process = stage.bed.outer.popen(command, "origin", log=log, cwd=_REPOSITORY)
+    stage.defer(process.kill)
+
+    def listens() -> bool:
+        return str(_PORT) in stage.bed.outer.run(["ss", "-Htln"], "origin").stdout
+
+    if not wait_until(lambda: listens() or not process.is_running, 20) or not process.is_running:
+        raise TestbedError(f"the bad origin did not start: {process.last_words()}")
+    return process, {f'upstreams."{ORIGIN}"': {"url": f"http://{ORIGIN_IP}:{_PORT}"}}
+
+
+def _bad(mode: str, *, requests: int | None = None) -> Callable[[Stage], None]:
+    """`requests`: most that the origin may see for one blob; None is not judged."""
+
+    def play(stage: Stage) -> None:
+        origin, changes = start_bad_origin(stage, mode)
+        stage.bed.reset_seeder()
+        stage.defer(stage.bed.reset_seeder)
+        stage.bed.start_seeder(changes)
+        stage.start(changes=changes)
+        stage.update()
+        if requests is not None:
+            assert origin.log is not None
+            asked = origin.log.read_text().splitlines()
+            for blob in stage.image.blobs:
+                count = sum(line.startswith(str(blob.digest)) for line in asked)
+                stage.expect(count <= requests, f"the origin was asked {count} times for {blob.digest}")
+
+    return play
+
+
+_FALLS_THROUGH = Limits(wan_ratio=None, extra_s=90.0)
+
+ROWS = [
+    Row("origin-500", "the origin answers 500 three times", "one flight goes on", _bad("500", requests=4)),
+    Row(
+        "origin-429",
+        "the origin answers 429, Retry-After 2",
+        "it is heeded",
+        _bad("429", requests=3),
+        Limits(1.15, 8),
+    ),
+    Row(
+        "origin-stall",
+        "the origin stalls after its headers",
+        "one flight asks again",
+        _bad("stall", requests=2),
+        Limits(1.15, 40),
+    ),
+    Row("origin-drip", "the origin drips 1 KB/s", "pulls end, by another way", _bad("drip"), _FALLS_THROUGH),
+    Row("origin-cut", "the origin cuts at 99 %, twice", "one flight resumes", _bad("cut", requests=3)),
+    Row(
+        "origin-digest",
+        "the origin gives wrong bytes",
+        "none is kept or delivered",
+        _bad("wrong-digest"),
+        _FALLS_THROUGH,
+    ),
+    Row(
+        "origin-length",
+        "the origin gives a wrong length",
+        "none is kept",
+        _bad("wrong-length"),
+        _FALLS_THROUGH,
+    ),
+    Row("origin-token", "the token expires in mid-blob", "a new one is got", _bad("token", requests=6)),
+]
