@@ -67,7 +67,7 @@ MODES: dict[str, tuple[Callable[[int], Behaviour], int]] = {
     "500": (lambda _size: status(500), 3),
     "429": (lambda _size: status(429, {"Retry-After": "2"}), 2),
     "stall": (lambda _size: stalled_body(0), 1),
-    "drip": (lambda _size: drip(1024, 1.0), 1_000_000),
+    "drip": (lambda _size: drip(1024, 1.0), 2),
     "cut": (lambda size: short_body(size * 99 // 100), 2),
     "wrong-digest": (lambda _size: wrong_bytes, 1_000_000),
     "wrong-length": (_too_long, 1_000_000),

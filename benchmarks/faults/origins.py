@@ -73,7 +73,13 @@ ROWS = [
         _bad("stall", requests=2),
         Limits(1.15, 40),
     ),
-    Row("origin-drip", "the origin drips 1 KB/s", "pulls end, by another way", _bad("drip"), _FALLS_THROUGH),
+    Row(
+        "origin-drip",
+        "two answers of the origin drip 1 KB/s",
+        "one flight asks again",
+        _bad("drip", requests=3),
+        Limits(1.15, 60),
+    ),
     Row("origin-cut", "the origin cuts at 99 %, twice", "one flight resumes", _bad("cut", requests=3)),
     Row(
         "origin-digest",

@@ -20,6 +20,9 @@ log = structlog.get_logger()
 
 _APPEND = 256 * 1024
 _MOST_BUFFERED = 1024 * 1024
+_DRIP_WINDOW, _DRIP_BYTES = 20.0, 64 * 1024
+"""An answer that brings fewer bytes in so many seconds is as good as stalled: the next one may do better."""
+
 _LINGER = 0.02
 """Seconds that bytes wait for company before they are appended: spares the disk, delays nobody."""
 
@@ -85,6 +88,7 @@ async def _one_request(origin: Origin, repository: Repository, partial: Partial,
         pipe = _Pipe(skip=wanted_from - stream.start, take=goal - wanted_from)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pipe.fill, stream.chunks)
+            nursery.start_soon(pipe.watch, nursery.cancel_scope)
             await pipe.drain(partial)
             nursery.cancel_scope.cancel()
         if pipe.error is not None:
@@ -99,12 +103,14 @@ class _Pipe:
         self._take = take
         self._buffer = bytearray()
         self._ended = False
+        self._came = 0
         self._changed = trio.Event()
         self.error: P2pdError | None = None
 
     async def fill(self, chunks: AsyncIterator[bytes]) -> None:
         try:
             async for chunk in chunks:
+                self._came += len(chunk)
                 data = chunk[self._skip : self._skip + self._take] if self._skip else chunk[: self._take]
                 self._skip -= min(self._skip, len(chunk))
                 self._take -= len(data)
@@ -118,6 +124,17 @@ class _Pipe:
             self.error = error
         self._ended = True
         self._tell()
+
+    async def watch(self, scope: trio.CancelScope) -> None:
+        """End an answer that only drips. A full buffer is the disk's doing, not the source's."""
+        while True:
+            before = self._came
+            await trio.sleep(_DRIP_WINDOW)
+            came = self._came - before
+            if came < _DRIP_BYTES and len(self._buffer) < _MOST_BUFFERED and not self._ended:
+                self.error = Unavailable(f"the source drips: {came} bytes in {_DRIP_WINDOW:.0f} s")
+                scope.cancel()
+                return
 
     async def drain(self, partial: Partial) -> None:
         """Append until the source has ended; an error of the store ends it at once."""

@@ -94,8 +94,11 @@ class Shelf:
         await self._trim()
         return segment
 
-    async def release(self, digest: Digest, index: int, *, keep: bool) -> None:
-        """Undo one `load`. `keep`: leave it loaded for peers while there is room; else unload it."""
+    async def release(self, digest: Digest, index: int, *, keep: bool, forget: bool = True) -> None:
+        """Undo one `load`. `keep`: leave it loaded for peers while there is room; else unload it.
+
+        Unless `forget`, the file of one that is unloaded stays for the next attempt.
+        """
         key = (digest, index)
         # Shielded: a pin that a cancelled transfer did not give back would hold its segment for ever.
         with trio.CancelScope(shield=True):
@@ -104,7 +107,7 @@ class Shelf:
                 if pins > 0:
                     self._pins[key] = pins
                 elif not keep:
-                    await self._unload(key)
+                    await self._unload(key, forget=forget)
         await self._trim()
 
     async def tend(self) -> None:
@@ -129,14 +132,15 @@ class Shelf:
             if key not in self._pins:
                 await self._unload(key)
 
-    async def _unload(self, key: Key) -> None:
+    async def _unload(self, key: Key, *, forget: bool = True) -> None:
         segment = self._loaded.pop(key, None)
         self._used_at.pop(key, None)
         if segment is None:
             return
         with trio.CancelScope(shield=True):
             await segment.remove()
-            await self._unstage(key)
+            if forget:
+                await self._unstage(key)
 
     async def _unstage(self, key: Key) -> None:
         try:

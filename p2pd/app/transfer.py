@@ -48,6 +48,12 @@ NEWS = 0.05
 _REFUSALS = (NotFound, Denied, RateLimited, WrongContent)
 """Faults that asking again in a moment does not mend: the last source's refusal is the client's answer."""
 
+HELD_UP = 2.0
+"""Seconds that a decision may come late by before the clock counts as having jumped."""
+
+CHECK_STAGED = 3.0
+"""Seconds that files of an earlier run may hold up the first request over the WAN."""
+
 TICK = 1.0
 """Longest time between two decisions: how late a change of the WAN's health is noticed."""
 
@@ -77,6 +83,7 @@ class Transfer:
         self._nursery: trio.Nursery | None = None
         self._working: set[int] = set()
         self._loaded: dict[int, SwarmSegment] = {}
+        self._unchecked: set[int] = set()
         self._raw: dict[int, bytes] = {}
         self._given: dict[int, bytes] = {}
         self._hearsay: dict[int, SegmentMeta] = {}
@@ -226,7 +233,9 @@ class Transfer:
         self.live.set()
         self.site.peers.notify_nowait(self.plan.members, self.progress)
         for index in list(self._loaded):
-            await self.site.shelf.release(self.digest, index, keep=self.failure is None)
+            # After a stop or a stall the next attempt begins with the pieces that are there.
+            forget = not isinstance(self.failure, Unavailable)
+            await self.site.shelf.release(self.digest, index, keep=self.failure is None, forget=forget)
         await self.partial.aclose()
 
     # Deciding.
@@ -235,8 +244,14 @@ class Transfer:
         if not self._alone:
             await self._meeting.introduce_everyone()
             nursery.start_soon(self._meeting.keep_introducing)
+        await self._check_staged()
+        decided_at = trio.current_time()
         while True:
             now = trio.current_time()
+            if now > decided_at + TICK + HELD_UP:
+                # This process stood still (stopped, or starved of CPU): that nothing came proves nothing.
+                self._alive_at = now
+            decided_at = now
             changed = self._changed
             self.plan.way_changed(self._way(), now)
             self._believe_peers()
@@ -250,6 +265,18 @@ class Transfer:
             self._check_stall(now)
             with trio.move_on_at(min(decision.wake_at or now + TICK, now + TICK)) as self._pause:
                 await changed.wait()
+
+    async def _check_staged(self) -> None:
+        """Have files that an earlier run left checked before anything in them is fetched again."""
+        try:
+            self._unchecked = set(self.plan.window()) & await self.site.store.staged(self.digest)
+        except P2pdError as error:
+            log.info("transfer.fault", digest=str(self.digest), reason=str(error))
+        for index in self._unchecked:
+            self.work_on(index)
+        with trio.move_on_after(CHECK_STAGED):
+            while self._unchecked:
+                await self._changed.wait()
 
     def _way(self) -> Way:
         wan = self.site.wan
@@ -376,7 +403,10 @@ class Transfer:
     async def _watch(self, index: int, segment: SwarmSegment) -> None:
         """Tell the plan which pieces arrive, until the segment is complete."""
         first = self.layout.stripes_of(index).start
-        seen: set[int] = set()
+        seen = set(segment.have)
+        for piece in seen:
+            self.plan.gained(first + piece, trio.current_time())
+        self._unchecked.discard(index)
         while True:
             changed = segment.changed
             if segment.error is not None:

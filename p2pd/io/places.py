@@ -54,6 +54,11 @@ class Places:
     def staged(self, digest: Digest, index: int) -> Path:
         return self.staging / f"{digest.hex}.{index}"
 
+    def staged_segments(self, digest: Digest) -> frozenset[int]:
+        """Segments of a blob that have a staged file. Blocks."""
+        endings = (path.name.partition(".")[2] for path in self.staging.glob(f"{digest.hex}.*"))
+        return frozenset(int(ending) for ending in endings if ending.isdecimal())
+
     def tag(self, repository: Repository, tag: Tag) -> Path:
         folder = self.tags / _escaped(repository.registry) / _escaped(repository.name)
         return folder / (_escaped(tag.name) + ".json")

@@ -121,6 +121,10 @@ class FileStore:
     def staged_path(self, digest: Digest, index: int) -> Path:
         return self._places.staged(digest, index)
 
+    async def staged(self, digest: Digest) -> frozenset[int]:
+        with disk_errors(f"look for staged segments of {digest}"):
+            return await trio.to_thread.run_sync(self._places.staged_segments, digest)
+
     async def segment_meta(self, digest: Digest, index: int) -> SegmentMeta | None:
         found = await self._find(digest)
         if found is None:

@@ -121,6 +121,10 @@ class Store(Protocol):
         """Where the swarm engine keeps the file of one segment; the directory exists."""
         ...
 
+    async def staged(self, digest: Digest) -> frozenset[int]:
+        """Segments that have a file at their `staged_path`, left by an earlier run perhaps."""
+        ...
+
     async def segment_meta(self, digest: Digest, index: int) -> SegmentMeta | None:
         """Piece hashes of one segment of a held blob."""
         ...

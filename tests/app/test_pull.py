@@ -172,3 +172,20 @@ async def test_cancelled_anywhere_it_leaves_a_prefix_and_can_be_resumed(
         await partial.commit()
         await partial.aclose()
         await store.drop(DIGEST)
+
+
+async def test_an_answer_that_drips_is_asked_for_anew(
+    partial: MemoryPartial, autojump_clock: MockClock
+) -> None:
+    source = origin(Step(chunk=1000, pause=1.0), Step())
+    await pull(source, partial)
+    assert len(source.asked) == 2
+    assert 0 < source.asked[1][0] <= 21_000, "what dripped in is kept"
+    assert trio.current_time() < 25
+    await partial.commit()
+
+
+async def test_a_slow_but_steady_answer_is_borne(partial: MemoryPartial, autojump_clock: MockClock) -> None:
+    source = origin(Step(chunk=4000, pause=0.5))
+    await pull(source, partial)
+    assert len(source.asked) == 1

@@ -294,7 +294,9 @@ async def test_a_segment_begun_is_completed_from_its_staged_file(store: Store) -
     partial = await store.begin(digest_of(body), LARGE)
     await partial.append(body[: 300 * KIB])
     staged = store.staged_path(digest_of(body), 0)
+    assert await store.staged(digest_of(body)) == frozenset()
     staged.write_bytes(body)
+    assert await store.staged(digest_of(body)) == {0}
     await partial.append_segment(staged, meta(body, 0))
     assert partial.segment_meta(0) == meta(body, 0)
     await partial.commit()

@@ -204,6 +204,10 @@ class MemoryStore:
     def staged_path(self, digest: Digest, index: int) -> Path:
         return self.staging / f"{digest.hex}.{index}"
 
+    async def staged(self, digest: Digest) -> frozenset[int]:
+        await trio.lowlevel.checkpoint()
+        return frozenset(int(path.name.split(".")[1]) for path in self.staging.glob(f"{digest.hex}.*"))
+
     async def segment_meta(self, digest: Digest, index: int) -> SegmentMeta | None:
         await trio.lowlevel.checkpoint()
         body = self.blobs.get(digest)
