@@ -131,7 +131,6 @@ ROWS = [
         "blamed, left out",
         _beside("pieces"),
         _SLOWED,
-        in_suite=True,
     ),
     Row(
         "peer-have",

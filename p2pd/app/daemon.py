@@ -28,7 +28,7 @@ from p2pd import __version__
 from p2pd.app.admin import NodeAdmin
 from p2pd.app.admin_http import admin_app, serve_admin
 from p2pd.app.config import AdminSection, NodeConfig
-from p2pd.app.identity import load_node_id
+from p2pd.app.identity import load_node_id, renew_node_id
 from p2pd.app.ledger import Ledger
 from p2pd.app.metrics import Metrics
 from p2pd.app.node_content import NodeContent
@@ -63,8 +63,17 @@ async def run_daemon(
 ) -> None:
     """Run one node until cancelled or SIGTERM; reports the mirror's (host, port) once it serves.
 
-    Raises P2pdError where it cannot start: state directory, ports.
+    Raises P2pdError where it cannot start: state directory, ports. Where another node of the site
+    has this node's id, one of the two goes on under a new one, from the beginning.
     """
+    while await _run_node(config, task_status):
+        await trio.to_thread.run_sync(renew_node_id, Path(config.node.state_dir))
+        task_status = trio.TASK_STATUS_IGNORED
+
+
+async def _run_node(config: NodeConfig, task_status: trio.TaskStatus[tuple[str, int]]) -> bool:
+    """Whether to begin again, under a new id."""
+    is_twin = False
     for warning in config.warnings():
         log.warning("config.doubtful", reason=warning)
     metrics = Metrics()
@@ -78,7 +87,13 @@ async def run_daemon(
         nursery = await stack.enter_async_context(trio.open_nursery())
         nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
         service = PeerService()
-        network = PeerNetwork(node_id, config.node.site, engine.port, service)
+
+        def yield_id(_host: str) -> None:
+            nonlocal is_twin
+            is_twin = True
+            nursery.cancel_scope.cancel()
+
+        network = PeerNetwork(node_id, config.node.site, engine.port, service, on_twin=yield_id)
         shelf = Shelf(engine, store)
         site = Site(node_id, network, store, shelf, wan, metrics)
         transfers = Transfers(site, nursery)
@@ -112,6 +127,7 @@ async def run_daemon(
         )
         await nursery.start(Notifier().run, partial(_status, config, site, transfers))
         task_status.started(bound)
+    return is_twin
 
 
 def _status(config: NodeConfig, site: Site, transfers: Transfers) -> str:

@@ -10,7 +10,7 @@ import structlog
 
 from p2pd.io.files import Files, disk_errors, ensure_dir, replace_file
 
-__all__ = ["load_node_id"]
+__all__ = ["load_node_id", "renew_node_id"]
 
 _NODE_ID = re.compile(r"[0-9a-f]{32}\n?")
 
@@ -35,6 +35,13 @@ def load_node_id(state_dir: Path, files: Files | None = None) -> str:
             if _NODE_ID.fullmatch(kept):
                 return kept.strip()
             log.warning("node.id_replaced", path=str(path))
-        node_id = secrets.token_hex(16)
-        replace_file(files, state_dir / "node-id.new", path, f"{node_id}\n".encode())
-        return node_id
+    return renew_node_id(state_dir, files)
+
+
+def renew_node_id(state_dir: Path, files: Files | None = None) -> str:
+    """Make the node another one, as where a cloned disk gave two nodes one id. Blocks; raises StoreError."""
+    node_id = secrets.token_hex(16)
+    path = state_dir / "node-id"
+    with disk_errors(f"keep the node's id in {path}"):
+        replace_file(files or Files(), state_dir / "node-id.new", path, f"{node_id}\n".encode())
+    return node_id

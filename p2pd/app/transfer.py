@@ -268,6 +268,8 @@ class Transfer:
 
     async def _check_staged(self) -> None:
         """Have files that an earlier run left checked before anything in them is fetched again."""
+        if self.plan.way is not Way.SEEDER:
+            return  # Nobody could say at once which bytes are right.
         try:
             self._unchecked = set(self.plan.window()) & await self.site.store.staged(self.digest)
         except P2pdError as error:

@@ -206,9 +206,12 @@ class _Session:
         except (*_ZEROCONF_ERRORS, PeerProtocolError) as error:
             log.debug("announcement left out", name=name, error=str(error))
             return []
-        if record.node_id == me.node_id or record.site != me.site:
+        if record.site != me.site:
             return []
         hosts = info.parsed_addresses(zeroconf.IPVersion.V4Only)[:_ADDRESSES_PER_NODE]
+        if record.node_id == me.node_id:
+            # At an address of ours it is ourselves; at another one it is a clone, to be met.
+            hosts = [host for host in hosts if host not in self._ips]
         return [(host, info.port) for host in hosts if _can_be_dialled(host)]
 
 

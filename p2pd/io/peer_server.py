@@ -158,9 +158,11 @@ class PeerServer:
     async def _serve(self, connection: Connection, host: str) -> None:
         mine = self._hello()
         theirs = await connection.exchange_hello(mine)
-        if theirs.node_id == mine.node_id or theirs.site != mine.site:
+        if theirs.site != mine.site:
             return  # The dialler has our Hello, and sees and logs the same.
         self._on_hello(theirs, host)
+        if theirs.node_id == mine.node_id:
+            return
         peer = Peer(theirs.node_id, host, theirs.swarm_port)
         # The dialler pings while idle: silence for longer than it would bear itself is its end.
         silence = self._timing.idle_dead + self._timing.idle_ping

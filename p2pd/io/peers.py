@@ -79,13 +79,17 @@ class PeerNetwork:
         timing: Timing | None = None,
         limits: Limits | None = None,
         dial: Dial = dial_tcp,
+        on_twin: Callable[[str], None] | None = None,
     ) -> None:
+        """`on_twin(host)` is called when another node has this node's id, and this one is to take another."""
         self._node_id = node_id
         self._site = site
         self._swarm_port = swarm_port
         self._control_port = 0
         self._timing = timing or Timing()
         self._dial = dial
+        self._instance = random.randrange(1, 2**53)  # noqa: S311  # tells two apart, no secret
+        self._on_twin = on_twin
         self._server = PeerServer(
             self._hello, handler, self._met, self._heard, self._timing, limits or Limits()
         )
@@ -185,10 +189,13 @@ class PeerNetwork:
             link.set_busy(busy)
 
     def _hello(self) -> Hello:
-        return Hello(self._node_id, self._site, self._swarm_port, self._control_port)
+        return Hello(self._node_id, self._site, self._swarm_port, self._control_port, self._instance)
 
     def _met(self, hello: Hello, host: str) -> None:
         """A node dialled us: it is up now, and can be dialled there."""
+        if hello.node_id == self._node_id:
+            self._met_twin(hello, host)
+            return
         link = self._links.get(hello.node_id)
         if link is not None and (link.peer.host, link.control_port) == (host, hello.control_port):
             link.ping_nowait()
@@ -200,6 +207,15 @@ class PeerNetwork:
         link = self._links.get(peer.node_id)
         if link is not None and link.peer.host == peer.host:
             link.heard_nowait()
+
+    def _met_twin(self, hello: Hello, host: str) -> None:
+        """This node itself, or another with its id: the one with the higher instance takes a new id."""
+        if hello.instance == self._instance:
+            return
+        yields = hello.instance < self._instance
+        log.warning("another node has this node's id: a cloned disk?", host=host, takes_new_id=yields)
+        if yields and self._on_twin is not None:
+            self._on_twin(host)
 
     def _forget_one(self) -> bool:
         failing = [a for a in self._addresses.values() if a.failing_since is not None and not a.is_static]
@@ -255,6 +271,7 @@ class PeerNetwork:
             theirs = await connection.exchange_hello(self._hello())
             if theirs.node_id == self._node_id:
                 log.debug("peer address is this node's own", **where)
+                self._met_twin(theirs, host)
                 return _Outcome.OURSELVES
             if theirs.site != self._site:
                 self._complain(address, f"it belongs to site {theirs.site}, this node to {self._site}")

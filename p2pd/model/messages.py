@@ -51,12 +51,17 @@ READ_LIMIT = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """First message in both directions: who is speaking. `swarm_port` is libtorrent's TCP port."""
+    """First message in both directions: who is speaking. `swarm_port` is libtorrent's TCP port.
+
+    `instance` is drawn at each start: it tells a node's own address from that of another node with
+    its id (a cloned disk).
+    """
 
     node_id: str
     site: str
     swarm_port: int
     control_port: int
+    instance: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -264,9 +264,8 @@ def _unpack(frame: bytes) -> list[Any]:
 
 
 def _hello(f: _Fields) -> Hello:
-    return Hello(
-        check_node_id(f.text()), check_site(f.text()), check_port(f.integer()), check_port(f.integer())
-    )
+    node_id, site = check_node_id(f.text()), check_site(f.text())
+    return Hello(node_id, site, check_port(f.integer()), check_port(f.integer()), f.integer())
 
 
 def _refused(f: _Fields) -> Refused:
@@ -385,7 +384,7 @@ def _resolved(f: _Fields) -> Resolved:
 
 
 _ENCODERS: dict[type, tuple[int, Callable[[Any], list[object]]]] = {
-    Hello: (0x01, lambda m: [m.node_id, m.site, m.swarm_port, m.control_port]),
+    Hello: (0x01, lambda m: [m.node_id, m.site, m.swarm_port, m.control_port, m.instance]),
     Ping: (0x10, lambda m: []),
     Query: (0x11, lambda m: [m.digest.raw]),
     Want: (0x12, lambda m: [_progress_fields(m.progress)]),

@@ -86,3 +86,13 @@ async def test_content_nobody_has_is_refused_quickly(tmp_path: Path) -> None:
         del edge.seeder.blobs[digest]
         with trio.fail_after(5), pytest.raises(NotFound):
             await node.pull(digest)
+
+
+async def test_what_an_earlier_run_staged_is_not_fetched_again(tmp_path: Path) -> None:
+    async with open_edge(tmp_path) as edge:
+        node = await edge.join(1)
+        digest = edge.seeder.put(DATA)
+        staged = node.site.store.staged_path(digest, 0)
+        await trio.Path(staged).write_bytes(DATA[: 12 * MIB] + bytes(4 * MIB))
+        await pull_everywhere([node], edge, DATA)
+        assert edge.seeder.given[digest] == len(DATA) - 12 * MIB

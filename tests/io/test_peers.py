@@ -60,6 +60,45 @@ async def test_our_own_address_is_dropped(autojump_clock: trio.testing.MockClock
         assert network.live() == []
 
 
+@pytest.mark.parametrize("dials", [True, False])
+@pytest.mark.parametrize(("instance", "yields"), [(0, True), (2**53 - 1, False)])
+async def test_of_two_nodes_with_one_id_one_takes_another(
+    autojump_clock: trio.testing.MockClock, dials: bool, instance: int, yields: bool
+) -> None:
+    twins: list[str] = []
+    hello = Hello(A, "shop", 6881, 7781, instance)
+    async with open_lan() as lan:
+        network = await lan.node(on_twin=twins.append)
+        if dials:
+            lan.up.add(("10.0.0.2", 7781))
+            network.add_address("10.0.0.2", 7781)
+            _, wire = await accept(lan, hello)
+        else:
+            wire = lan.connect(network)
+            await wire.send(hello)
+            assert await wire.receive() is not None
+        assert await wire.receive() is None
+        assert network.live() == []
+    assert twins == (["10.0.0.2"] if yields else [])
+
+
+async def test_a_node_that_dials_itself_keeps_its_id(autojump_clock: trio.testing.MockClock) -> None:
+    twins: list[str] = []
+    async with open_lan() as lan:
+        network = await lan.node(on_twin=twins.append)
+        wire = lan.connect(network, "10.0.0.1")
+        lan.up.add(("10.0.0.1", 7781))
+        network.add_address("10.0.0.1", 7781)
+        _, dialled = await lan.dialled()
+        ours = await dialled.receive()
+        assert ours is not None
+        assert isinstance(ours.message, Hello)
+        for one in (wire, dialled):
+            await one.send(ours.message)
+        assert await dialled.receive() is None
+    assert twins == []
+
+
 @pytest.mark.parametrize("hello", [encode(Hello(B, "office", 6881, 7781)), None])
 async def test_another_site_or_version_is_left_out_with_one_line(
     autojump_clock: trio.testing.MockClock, hello: bytes | None

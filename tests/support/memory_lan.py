@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -70,8 +70,14 @@ class Lan:
     async def dialled(self) -> tuple[str, Wire]:
         return await self._receive.receive()
 
-    async def node(self, handler: ScriptedHandler | None = None, limits: Limits | None = None) -> PeerNetwork:
-        network = PeerNetwork(A, "shop", 6881, handler or ScriptedHandler(), dial=self.dial, limits=limits)
+    async def node(
+        self,
+        handler: ScriptedHandler | None = None,
+        limits: Limits | None = None,
+        on_twin: Callable[[str], None] | None = None,
+    ) -> PeerNetwork:
+        handler = handler or ScriptedHandler()
+        network = PeerNetwork(A, "shop", 6881, handler, dial=self.dial, limits=limits, on_twin=on_twin)
         await self.nursery.start(network.run, "127.0.0.1", 0)
         return network
 

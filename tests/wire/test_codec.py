@@ -98,6 +98,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
         st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", fullmatch=True),
         ports,
         ports,
+        numbers,
     ),
     st.just(Ping()),
     st.just(Pong()),
