@@ -44,13 +44,17 @@ class Timeouts:
 class HttpPool:
     """Connections that trust the system's CAs and those in `ca_file` (PEM).
 
+    `use_proxy`: go through the proxy that the environment names, if any.
     Raises ConfigError when `ca_file` cannot be used.
     """
 
-    def __init__(self, ca_file: str | None = None, timeouts: Timeouts | None = None) -> None:
+    def __init__(
+        self, ca_file: str | None = None, timeouts: Timeouts | None = None, *, use_proxy: bool = True
+    ) -> None:
         self._timeouts = timeouts or Timeouts()
         self._client = httpx.AsyncClient(
             verify=_trust(ca_file),
+            trust_env=use_proxy,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             headers={"User-Agent": f"p2pd/{__version__}", "Accept-Encoding": "identity"},
             timeout=httpx.Timeout(

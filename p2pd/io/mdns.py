@@ -20,7 +20,7 @@ import zeroconf
 from p2pd.model.errors import PeerProtocolError
 from p2pd.wire.txt import NodeRecord, encode_txt, parse_txt
 
-__all__ = ["SERVICE_TYPE", "Advertisement", "LocalAddress", "choose_addresses", "run_mdns"]
+__all__ = ["SERVICE_TYPE", "Advertisement", "LocalAddress", "choose_addresses", "local_addresses", "run_mdns"]
 
 log = structlog.get_logger()
 
@@ -89,7 +89,7 @@ async def run_mdns(
         while True:
             error: str | None = None
             try:
-                addresses = choose_addresses(_local_addresses(), interfaces)
+                addresses = choose_addresses(local_addresses(), interfaces)
             except OSError as failure:
                 addresses, error = current, f"cannot list interfaces: {failure}"
             if session is not None and addresses != current:
@@ -110,7 +110,8 @@ async def run_mdns(
             await _close(session)
 
 
-def _local_addresses() -> list[LocalAddress]:
+def local_addresses() -> list[LocalAddress]:
+    """The IPv4 addresses of this machine; raises OSError."""
     return [
         LocalAddress(adapter.nice_name, adapter.index or 0, ip.ip)
         for adapter in ifaddr.get_adapters()

@@ -9,12 +9,12 @@ from __future__ import annotations
 import typer
 
 from p2pd import __version__
-from p2pd.app.commands import config, daemon, lists, pull, runtime, status, store
+from p2pd.app.commands import config, daemon, doctor, lists, pull, runtime, status, store
 from p2pd.app.commands.output import EXIT_CODES, new_app
 
 __all__ = ["make_app"]
 
-_GROUPS = (daemon, status, lists, pull, store, runtime, config)
+_GROUPS = (daemon, status, lists, pull, store, runtime, doctor, config)
 
 
 def make_app() -> typer.Typer:
