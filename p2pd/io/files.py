@@ -75,6 +75,11 @@ class Files:
         """Remove a file; it may be gone already."""
         path.unlink(missing_ok=True)
 
+    def touch(self, file: Descriptor, at: float) -> None:
+        """Set the time of last change to `at` (epoch seconds), unless it is later already."""
+        known = os.fstat(file.fd)
+        os.utime(file.fd, (known.st_atime, max(at, known.st_mtime)))
+
     def make_dir(self, path: Path) -> None:
         """Make a directory; it may be there already."""
         path.mkdir(exist_ok=True)

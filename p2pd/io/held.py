@@ -44,6 +44,10 @@ class FileHeldBlob:
         self._on_corrupt = on_corrupt
 
     @property
+    def digest(self) -> Digest:
+        return self._digest
+
+    @property
     def size(self) -> int:
         return self._size
 

@@ -15,6 +15,7 @@ import contextlib
 import copy
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -23,6 +24,7 @@ import trio
 from p2pd.io.files import Descriptor, Files, disk_errors, ensure_dir, open_readonly, read_at, replace_file
 from p2pd.io.pieces import ENTRY_BYTES, PieceHasher, entry_of
 from p2pd.io.places import Places
+from p2pd.io.room import Room
 from p2pd.model.errors import P2pdError, StoreError, Unavailable, WrongContent
 from p2pd.model.layout import SHA1_BYTES, SMALL_BLOB, Layout, SegmentMeta
 from p2pd.model.reference import Digest
@@ -54,6 +56,7 @@ class FilePartial:
         hasher: PieceHasher,
         places: Places,
         files: Files,
+        room: Room,
         on_commit: Callable[[Digest, int], None],
         on_close: Callable[[FilePartial], None],
     ) -> None:
@@ -62,7 +65,7 @@ class FilePartial:
         self._hasher = hasher
         self._frontier = hasher.position
         self._journaled = hasher.piece_count
-        self._places, self._files = places, files
+        self._places, self._files, self._room = places, files, room
         self._on_commit, self._on_close = on_commit, on_close
         self._layout = Layout(self._size)
         self._error: P2pdError | None = None
@@ -130,8 +133,7 @@ class FilePartial:
         # Readers need not wait for the disk: whether it keeps the blob does not change the bytes.
         self._verified = True
         self._growth.unpark_all()
-        with disk_errors(f"store {self._digest} ({self._size} bytes)"):
-            await trio.to_thread.run_sync(self._publish, work)
+        await self._room.write(f"store {self._digest} ({self._size} bytes)", partial(self._publish, work))
         self._committed = True
         self._on_commit(self._digest, self._size)
         self._growth.unpark_all()
@@ -219,13 +221,16 @@ class FilePartial:
     def _writable(self) -> Work:
         if self._work is None or self._committed:
             raise StoreError(f"{self._digest}: its assembly was closed")
-        if self._unsure:
-            raise StoreError(f"{self._digest}: the disk failed to keep its bytes; begin again")
+        self._check_sure()
         return self._work
 
+    def _check_sure(self) -> None:
+        if self._unsure:
+            raise StoreError(f"{self._digest}: the disk failed to keep its bytes; begin again")
+
     async def _add(self, work: Work, data: bytes | tuple[Descriptor, int, int], sha1: bytes | None) -> None:
-        with disk_errors(f"write {self._digest} at {self._frontier}"):
-            await trio.to_thread.run_sync(self._write, work, data, sha1)
+        write = partial(self._write, work, data, sha1)
+        await self._room.write(f"write {self._digest} at {self._frontier}", write)
         self._frontier = self._hasher.position
         self._growth.unpark_all()
 
@@ -250,6 +255,7 @@ class FilePartial:
         """Make it durable and move it among the held blobs. In a thread; may be repeated after an error."""
         places, files = self._places, self._files
         if not self._published:
+            self._check_sure()
             try:
                 files.sync(work.data)
             except OSError:

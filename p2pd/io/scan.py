@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -17,7 +18,7 @@ from p2pd.model.errors import InvalidReference
 from p2pd.model.layout import SMALL_BLOB
 from p2pd.model.reference import Digest
 
-__all__ = ["load_table", "make_ready", "scan"]
+__all__ = ["Found", "Index", "load_table", "make_ready", "scan"]
 
 _SHARD = re.compile("[0-9a-f]{2}")
 _STAGED_AGE = 24 * 3600.0
@@ -31,9 +32,20 @@ def make_ready(places: Places, files: Files) -> None:
         ensure_dir(files, path)
 
 
-def scan(places: Places, files: Files) -> dict[Digest, int]:
-    """Sizes of the held blobs. Leftovers of an earlier run are removed on the way."""
-    index: dict[Digest, int] = {}
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A held blob: its size in bytes and when it was last used, in epoch seconds, to an hour."""
+
+    size: int
+    used_at: float
+
+
+Index = dict[Digest, Found]
+
+
+def scan(places: Places, files: Files) -> Index:
+    """The held blobs. Leftovers of an earlier run are removed on the way."""
+    index: Index = {}
     for shard in places.blobs.iterdir():
         if _SHARD.fullmatch(shard.name) and shard.is_dir():
             _scan_shard(shard, places, files, index)
@@ -59,16 +71,20 @@ def load_table(places: Places, digest: Digest, size: int) -> PieceTable | None:
     return table if table is not None and table.size == size else None
 
 
-def _scan_shard(shard: Path, places: Places, files: Files, index: dict[Digest, int]) -> None:
-    sidecars: dict[Digest, int] = {}
-    found: dict[Digest, int] = {}
+def _scan_shard(shard: Path, places: Places, files: Files, index: Index) -> None:
+    sidecars: Index = {}
+    found: Index = {}
     with os.scandir(shard) as entries:
         for entry in entries:
             name = entry.name.removesuffix(SIDECAR_SUFFIX)
             if (digest := _digest(name)) is not None and name.startswith(shard.name) and entry.is_file():
-                (found if name == entry.name else sidecars)[digest] = entry.stat().st_size
-    for digest, size in found.items():
-        length = sidecars.pop(digest, None)
+                known = entry.stat()
+                here = found if name == entry.name else sidecars
+                here[digest] = Found(known.st_size, known.st_mtime)
+    for digest, blob in found.items():
+        size = blob.size
+        sidecar = sidecars.pop(digest, None)
+        length = None if sidecar is None else sidecar.size
         # A small blob has no sidecar, so one that has is the rest of a large one.
         fits = size > SMALL_BLOB and length == PieceTable.encoded_size(size)
         if length is not None and not fits:
@@ -79,7 +95,7 @@ def _scan_shard(shard: Path, places: Places, files: Files, index: dict[Digest, i
                 log.error("blob.lost", digest=str(digest), bytes=size, reason="wrong size")
                 _remove(files, places.blob(digest))
                 continue
-        index[digest] = size
+        index[digest] = blob
     for digest in sidecars:
         _remove(files, places.sidecar(digest))
 
@@ -91,7 +107,7 @@ def _digest(name: str) -> Digest | None:
         return None
 
 
-def _held_digest(name: str, index: dict[Digest, int]) -> Digest | None:
+def _held_digest(name: str, index: Index) -> Digest | None:
     digest = _digest(name.partition(".")[0])
     return digest if digest in index else None
 

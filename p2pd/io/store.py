@@ -12,24 +12,31 @@ import contextlib
 import fcntl
 import hashlib
 import os
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
+from weakref import WeakSet
 
 import structlog
 import trio
 
 from p2pd.io.files import Descriptor, Files, disk_errors, ensure_dir, open_readonly, replace_file
 from p2pd.io.held import FileHeldBlob, hash_file, read_whole
+from p2pd.io.leftovers import disk_space, find_leftovers, remove_leftover, trim_tags
 from p2pd.io.partial import FilePartial, resume_partial
 from p2pd.io.pieces import PieceHasher, PieceTable
 from p2pd.io.places import Places
-from p2pd.io.scan import load_table, make_ready, scan
+from p2pd.io.room import Room
+from p2pd.io.scan import Index, load_table, make_ready, scan
 from p2pd.io.tags import read_all, read_record, write_record
+from p2pd.io.uses import Uses
 from p2pd.model.errors import StoreError, UserMistake, WrongContent
 from p2pd.model.layout import MANIFEST_LIMIT, SMALL_BLOB, Layout, SegmentMeta
 from p2pd.model.reference import Digest, Repository, Tag
-from p2pd.ports.store import TagRecord
+from p2pd.model.stock import DiskSpace, Leftover, Stock, Stored
+from p2pd.ports.store import MakeRoom, TagRecord
 
 __all__ = ["FileStore"]
 
@@ -39,11 +46,16 @@ log = structlog.get_logger()
 class FileStore:
     """Made by `open_dir`. `close` gives the directory to the next user."""
 
-    def __init__(self, places: Places, files: Files, index: dict[Digest, int], lock: Descriptor) -> None:
+    def __init__(self, places: Places, files: Files, index: Index, lock: Descriptor) -> None:
         self._places, self._files = places, files
-        self._index = index
+        self._index = {digest: blob.size for digest, blob in index.items()}
+        self._uses = Uses(index)
         self._lock: Descriptor | None = lock
         self._partials: dict[Digest, FilePartial] = {}
+        self._beginning: set[Digest] = set()
+        self._removing: dict[Digest, trio.Event] = {}
+        self._readers: WeakSet[FileHeldBlob] = WeakSet()
+        self._room = Room()
         self._rebuild = trio.Lock()
 
     @classmethod
@@ -57,7 +69,8 @@ class FileStore:
             lock = await trio.to_thread.run_sync(_take_lock, places, files)
             await trio.to_thread.run_sync(make_ready, places, files)
             index = await trio.to_thread.run_sync(scan, places, files)
-        log.info("store.opens", path=str(path), blobs=len(index), bytes=sum(index.values()))
+        held_bytes = sum(blob.size for blob in index.values())
+        log.info("store.opens", path=str(path), blobs=len(index), bytes=held_bytes)
         return cls(places, files, index, lock)
 
     def close(self) -> None:
@@ -77,14 +90,16 @@ class FileStore:
         if found is None:
             return None
         file, size, table = found
-        return FileHeldBlob(digest, size, file, table, self._drop_corrupt)
+        blob = FileHeldBlob(digest, size, file, table, self._drop_corrupt)
+        self._readers.add(blob)
+        return blob
 
-    async def read(self, digest: Digest) -> bytes | None:
+    async def read(self, digest: Digest, *, is_use: bool = True) -> bytes | None:
         size = self._index.get(digest)
         if size is None or size > MANIFEST_LIMIT:
             return None
         with disk_errors(f"read {digest}"):
-            file = await trio.to_thread.run_sync(_open_sized, self._places.blob(digest), size)
+            file = await self._open_file(digest, size, is_use=is_use)
             if file is not None:
                 body = await trio.to_thread.run_sync(read_whole, file, digest, size)
                 if body is not None:
@@ -94,29 +109,40 @@ class FileStore:
         return None
 
     async def write(self, digest: Digest, body: bytes) -> None:
-        with disk_errors(f"store {digest} ({len(body)} bytes)"):
-            if not await trio.to_thread.run_sync(self._keep, digest, body):
-                raise WrongContent(f"{len(body)} bytes are not {digest}")
-        self._index[digest] = len(body)
+        await self._removed(digest)
+        keep = partial(self._keep, digest, body)
+        if not await self._room.write(f"store {digest} ({len(body)} bytes)", keep):
+            raise WrongContent(f"{len(body)} bytes are not {digest}")
+        self._committed(digest, len(body))
 
     async def drop(self, digest: Digest) -> None:
         if self._index.pop(digest, None) is None:
             return
+        self._uses.forget(digest)
         # Shielded: a blob that is no longer in the index must not come back at the next start.
-        with disk_errors(f"delete {digest}"), trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(self._delete, digest)
+        with trio.CancelScope(shield=True):
+            async with self._remove_alone(digest):
+                with disk_errors(f"delete {digest}"):
+                    await trio.to_thread.run_sync(self._delete, digest)
 
     # Transfers
 
     async def begin(self, digest: Digest, size: int) -> FilePartial:
         if size < 0:
             raise WrongContent(f"{digest}: a size of {size} bytes was announced")
-        if digest in self._partials:
+        if digest in self._partials or digest in self._beginning:
             raise StoreError(f"{digest} is being assembled already")
-        work, hasher = await resume_partial(digest, size, self._places, self._files)
-        partial = FilePartial(work, hasher, self._places, self._files, self._committed, self._closed)
-        self._partials[digest] = partial
-        return partial
+        self._beginning.add(digest)
+        try:
+            await self._removed(digest)
+            work, hasher = await resume_partial(digest, size, self._places, self._files)
+            assembly = FilePartial(
+                work, hasher, self._places, self._files, self._room, self._committed, self._closed
+            )
+            self._partials[digest] = assembly
+        finally:
+            self._beginning.discard(digest)
+        return assembly
 
     def staged_path(self, digest: Digest, index: int) -> Path:
         return self._places.staged(digest, index)
@@ -140,11 +166,11 @@ class FileStore:
 
     async def stage(self, digest: Digest, index: int) -> Path | None:
         """Copy one segment of a held or partly assembled blob; the file is whole or not there at all."""
-        partial = self._partials.get(digest)
-        if digest not in self._index and partial is not None and partial.segment_meta(index) is not None:
-            segment = Layout(partial.size).segment(index)
+        assembly = self._partials.get(digest)
+        if digest not in self._index and assembly is not None and assembly.segment_meta(index) is not None:
+            segment = Layout(assembly.size).segment(index)
             return await self._copy(
-                digest, index, partial.assembled(segment.offset, segment.offset + segment.length)
+                digest, index, assembly.assembled(segment.offset, segment.offset + segment.length)
             )
         blob = await self.open(digest)
         if blob is None or not 0 <= index < Layout(blob.size).segment_count:
@@ -172,10 +198,69 @@ class FileStore:
             return await trio.to_thread.run_sync(read_all, self._places)
 
     async def put_tag(self, repository: Repository, tag: Tag, record: TagRecord) -> None:
-        with disk_errors(f"keep the answer for {repository}:{tag}"):
-            await trio.to_thread.run_sync(write_record, self._places, self._files, repository, tag, record)
+        write = partial(write_record, self._places, self._files, repository, tag, record)
+        await self._room.write(f"keep the answer for {repository}:{tag}", write)
+
+    # Room
+
+    def stock(self) -> Stock:
+        reading = {blob.digest for blob in self._readers}
+        held = tuple(
+            Stored(digest, size, self._uses.idle(digest), digest in reading)
+            for digest, size in self._index.items()
+        )
+        under_way = [each for digest, each in self._partials.items() if digest not in self._index]
+        pending = sum(each.size - each.frontier for each in under_way)
+        return Stock(held, sum(each.size for each in under_way), pending)
+
+    async def leftovers(self) -> list[Leftover]:
+        busy = {*self._partials, *self._beginning}
+        with disk_errors("look through the store"):
+            return await trio.to_thread.run_sync(find_leftovers, self._places, busy)
+
+    async def remove(self, leftover: Leftover) -> None:
+        digest = leftover.digest
+        async with self._remove_alone(digest):
+            if leftover.segment is None and (digest in self._partials or digest in self._beginning):
+                return
+            with disk_errors(f"delete {leftover.name}"):
+                await trio.to_thread.run_sync(remove_leftover, self._places, self._files, leftover)
+
+    async def space(self) -> DiskSpace:
+        with disk_errors("see how full the disk is"):
+            return await trio.to_thread.run_sync(disk_space, self._places)
+
+    async def trim_tags(self, keep: int, max_age: float) -> int:
+        with disk_errors("look through the answers about tags"):
+            return await trio.to_thread.run_sync(trim_tags, self._places, self._files, keep, max_age)
+
+    def on_full(self, make_room: MakeRoom) -> None:
+        self._room.make_room = make_room
 
     # Below: the work behind it.
+
+    async def _removed(self, digest: Digest) -> None:
+        """Until nobody deletes files of this digest: they may be written again then."""
+        while (removing := self._removing.get(digest)) is not None:
+            await removing.wait()
+
+    @asynccontextmanager
+    async def _remove_alone(self, digest: Digest) -> AsyncIterator[None]:
+        await self._removed(digest)
+        self._removing[digest] = trio.Event()
+        try:
+            yield
+        finally:
+            self._removing.pop(digest).set()
+
+    async def _open_file(self, digest: Digest, size: int, *, is_use: bool = True) -> Descriptor | None:
+        stamp = is_use and self._uses.note(digest)
+        path = self._places.blob(digest)
+        file = await trio.to_thread.run_sync(_open_sized, path, size)
+        if file is not None and stamp:
+            with contextlib.suppress(OSError):  # on a read-only disk content grows old too early
+                await trio.to_thread.run_sync(self._files.touch, file, time.time())
+        return file
 
     async def _find(self, digest: Digest) -> tuple[Descriptor, int, PieceTable | None] | None:
         """Open a held blob with its piece table (None when small); forget it where it is gone or wrong."""
@@ -183,7 +268,7 @@ class FileStore:
         if size is None:
             return None
         with disk_errors(f"read {digest}"):
-            file = await trio.to_thread.run_sync(_open_sized, self._places.blob(digest), size)
+            file = await self._open_file(digest, size)
             if file is not None and size <= SMALL_BLOB:
                 return file, size, None
             table = await self._table(file, digest, size) if file is not None else None
@@ -215,14 +300,15 @@ class FileStore:
 
     async def _copy(self, digest: Digest, index: int, chunks: AsyncGenerator[bytes, None]) -> Path:
         scratch, target = self._places.new_scratch(), self._places.staged(digest, index)
+        doing = f"stage segment {index} of {digest}"
         try:
-            with disk_errors(f"stage segment {index} of {digest}"):
-                file = await trio.to_thread.run_sync(self._files.create, scratch)
-                offset = 0
-                async with aclosing(chunks):
-                    async for data in chunks:
-                        await trio.to_thread.run_sync(self._files.write_at, file, data, offset)
-                        offset += len(data)
+            file = await self._room.write(doing, partial(self._files.create, scratch))
+            offset = 0
+            async with aclosing(chunks):
+                async for data in chunks:
+                    await self._room.write(doing, partial(self._files.write_at, file, data, offset))
+                    offset += len(data)
+            with disk_errors(doing):
                 await trio.to_thread.run_sync(self._files.rename, scratch, target)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -232,10 +318,11 @@ class FileStore:
 
     def _committed(self, digest: Digest, size: int) -> None:
         self._index[digest] = size
+        self._uses.begin(digest)
 
-    def _closed(self, partial: FilePartial) -> None:
-        if self._partials.get(partial.digest) is partial:
-            del self._partials[partial.digest]
+    def _closed(self, assembly: FilePartial) -> None:
+        if self._partials.get(assembly.digest) is assembly:
+            del self._partials[assembly.digest]
 
     def _keep(self, digest: Digest, body: bytes) -> bool:
         """Check and keep a small blob; False where it is not `digest`. In a thread."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,8 +11,12 @@ from p2pd.model.content import Descriptor
 from p2pd.model.errors import P2pdError
 from p2pd.model.layout import SegmentMeta
 from p2pd.model.reference import Digest, Repository, Tag
+from p2pd.model.stock import DiskSpace, Leftover, Stock
 
-__all__ = ["HeldBlob", "Partial", "Store", "TagRecord"]
+__all__ = ["HeldBlob", "MakeRoom", "Partial", "Store", "TagRecord"]
+
+MakeRoom = Callable[[], Awaitable[bool]]
+"""Called when a write found no room; true when some was made, and the write is worth another try."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +109,11 @@ class Store(Protocol):
         """A held blob for reading; None (and no longer held) when its file is gone or has another size."""
         ...
 
-    async def read(self, digest: Digest) -> bytes | None:
-        """A held blob of at most MANIFEST_LIMIT bytes, its sha256 checked; dropped and None when wrong."""
+    async def read(self, digest: Digest, *, is_use: bool = True) -> bytes | None:
+        """A held blob of at most MANIFEST_LIMIT bytes, its sha256 checked; dropped and None when wrong.
+
+        `is_use`: whether that keeps it from growing old.
+        """
         ...
 
     async def write(self, digest: Digest, body: bytes) -> None:
@@ -151,4 +158,36 @@ class Store(Protocol):
 
     async def put_tag(self, repository: Repository, tag: Tag, record: TagRecord) -> None:
         """Keep an answer, durably."""
+        ...
+
+    # Room
+
+    def stock(self) -> Stock:
+        """Everything held with its age, and what is under way. From memory.
+
+        Opening, reading and staging a blob is use; its time survives a restart, to an hour.
+        """
+        ...
+
+    async def leftovers(self) -> list[Leftover]:
+        """Files that no assembly of this run works on; staged ones may be loaded in the swarm engine."""
+        ...
+
+    async def remove(self, leftover: Leftover) -> None:
+        """Delete a leftover, unless a transfer has taken it up by now."""
+        ...
+
+    async def space(self) -> DiskSpace:
+        """The file system that the store is on."""
+        ...
+
+    async def trim_tags(self, keep: int, max_age: float) -> int:
+        """Forget answers about tags not confirmed for `max_age` seconds, and all but the newest `keep`.
+
+        Returns how many were forgotten.
+        """
+        ...
+
+    def on_full(self, make_room: MakeRoom) -> None:
+        """Have this called when a write finds no room; where it says so the write is tried once more."""
         ...

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import random
+import time
 from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
 from p2pd.io.store import FileStore
@@ -363,3 +365,78 @@ async def test_all_tags_are_listed(store: Store) -> None:
     for repository, tag in names:
         await store.put_tag(repository, tag, record)
     assert sorted(await store.all_tags(), key=lambda item: item[:2]) == [(*name, record) for name in names]
+
+
+def idle_of(store: Store, digest: Digest) -> float:
+    [blob] = [blob for blob in store.stock().held if blob.digest == digest]
+    return blob.idle
+
+
+async def test_stock_tells_age_use_and_what_is_under_way(
+    store: Store, autojump_clock: trio.testing.MockClock
+) -> None:
+    large, small = digest_of(BODY[:LARGE]), digest_of(b"small")
+    await assemble(store, BODY[:LARGE])
+    await store.write(small, b"small")
+    await trio.sleep(1000)
+    assert {(blob.digest, blob.size) for blob in store.stock().held} == {(large, LARGE), (small, 5)}
+    assert idle_of(store, large) == pytest.approx(1000)
+    assert await store.read(small, is_use=False) == b"small"
+    assert idle_of(store, small) == pytest.approx(1000)
+    assert await store.read(small) == b"small"
+    assert idle_of(store, small) == pytest.approx(0)
+    reader = await store.open(large)
+    assert [blob.in_use for blob in store.stock().held if blob.digest == large] == [True]
+    assert idle_of(store, large) == pytest.approx(0)
+    del reader
+    assert not any(blob.in_use for blob in store.stock().held)
+    partial = await store.begin(digest_of(BODY), len(BODY))
+    await partial.append(BODY[:LARGE])
+    stock = store.stock()
+    assert (stock.assembling, stock.pending) == (len(BODY), len(BODY) - LARGE)
+    await partial.aclose()
+    assert store.stock().assembling == 0
+
+
+async def test_leftovers_are_what_no_transfer_works_on(store: Store) -> None:
+    digest = digest_of(BODY)
+    partial = await store.begin(digest, len(BODY))
+    await partial.append(BODY[: 2 * 1024 * KIB])
+    assert await store.leftovers() == []
+    await partial.aclose()
+    [rest] = await store.leftovers()
+    assert (rest.digest, rest.segment) == (digest, None)
+    assert rest.size >= 2 * 1024 * KIB
+    again = await store.begin(digest, len(BODY))
+    await store.remove(rest)  # taken up by now: it stays
+    assert again.frontier == 2 * 1024 * KIB
+    await again.append(BODY[2 * 1024 * KIB :])
+    await again.commit()
+    await again.aclose()
+    partial = await store.begin(digest_of(BODY[:LARGE]), LARGE)
+    await partial.append(BODY[: 512 * KIB])
+    await partial.aclose()
+    [rest] = await store.leftovers()
+    await store.remove(rest)
+    await store.remove(rest)
+    assert await store.leftovers() == []
+    again = await store.begin(digest_of(BODY[:LARGE]), LARGE)
+    assert again.frontier == 0
+    await again.aclose()
+
+
+async def test_disk_space_is_told(store: Store) -> None:
+    space = await store.space()
+    assert 0 < space.free <= space.total
+
+
+async def test_tags_are_bounded(store: Store) -> None:
+    repository, now = Repository("docker.io", "library/alpine"), time.time()
+    for number in range(5):
+        record = TagRecord(Descriptor(digest_of(b"x"), 1, "x"), now - 100 * number)
+        await store.put_tag(repository, Tag(f"t{number}"), record)
+    assert await store.trim_tags(10, 1e6) == 0
+    assert await store.trim_tags(3, 0) == 2
+    assert await store.trim_tags(3, 0) == 0
+    known = [await store.tag(repository, Tag(f"t{number}")) for number in range(5)]
+    assert sum(record is not None for record in known) == 3

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import time
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
+from weakref import WeakSet
 
 import trio
 
-from p2pd.model.errors import P2pdError, StoreError, Unavailable, WrongContent
+from p2pd.model.errors import P2pdError, StoreError, StoreFull, Unavailable, WrongContent
 from p2pd.model.layout import MANIFEST_LIMIT, Layout, SegmentMeta
 from p2pd.model.reference import Digest, Repository, Tag
-from p2pd.ports.store import TagRecord
+from p2pd.model.stock import DiskSpace, Leftover, Stock, Stored
+from p2pd.ports.store import MakeRoom, TagRecord
 
 _CHUNK = 1024 * 1024
 
@@ -69,7 +72,7 @@ class MemoryPartial:
         self._check_writable()
         if len(data) > self._size - len(self._body):
             raise WrongContent(f"{self._digest}: more than the announced {self._size} bytes came")
-        await trio.lowlevel.checkpoint()
+        await self._store.find_room(len(data))
         self._body += data
         self._growth.unpark_all()
 
@@ -104,6 +107,7 @@ class MemoryPartial:
         self._committed = True
         del self._store.partial_bodies[self._digest, self._size]
         self._store.blobs[self._digest] = bytes(self._body)
+        self._store.used_at[self._digest] = trio.current_time()
         self._growth.unpark_all()
 
     def fail(self, error: P2pdError) -> None:
@@ -152,10 +156,17 @@ class MemoryPartial:
 
 
 class MemoryStore:
-    """`blobs` and `partial_bodies` are open to tests, which may rot or fill them."""
+    """`blobs` and `partial_bodies` are open to tests, which may rot or fill them.
+
+    `capacity`: bytes of the disk, which is this store's alone.
+    """
 
     def __init__(self, staging: Path) -> None:
         self.staging = staging
+        self.capacity = 1 << 40
+        self.used_at: dict[Digest, float] = {}
+        self.readers: WeakSet[MemoryBlob] = WeakSet()
+        self._make_room: MakeRoom | None = None
         self.blobs: dict[Digest, bytes] = {}
         self.partial_bodies: dict[tuple[Digest, int], bytearray] = {}
         self.partials: dict[Digest, MemoryPartial] = {}
@@ -171,10 +182,17 @@ class MemoryStore:
     async def open(self, digest: Digest) -> MemoryBlob | None:
         await trio.lowlevel.checkpoint()
         body = self.blobs.get(digest)
-        return None if body is None else MemoryBlob(body)
+        if body is None:
+            return None
+        self.used_at[digest] = trio.current_time()
+        blob = MemoryBlob(body)
+        self.readers.add(blob)
+        return blob
 
-    async def read(self, digest: Digest) -> bytes | None:
+    async def read(self, digest: Digest, *, is_use: bool = True) -> bytes | None:
         await trio.lowlevel.checkpoint()
+        if is_use:
+            self.used_at[digest] = trio.current_time()
         body = self.blobs.get(digest)
         if body is None or len(body) > MANIFEST_LIMIT:
             return None
@@ -184,10 +202,11 @@ class MemoryStore:
         return body
 
     async def write(self, digest: Digest, body: bytes) -> None:
-        await trio.lowlevel.checkpoint()
         if hashlib.sha256(body).hexdigest() != digest.hex:
             raise WrongContent(f"{len(body)} bytes are not {digest}")
+        await self.find_room(len(body))
         self.blobs[digest] = body
+        self.used_at[digest] = trio.current_time()
 
     async def begin(self, digest: Digest, size: int) -> MemoryPartial:
         if size < 0:
@@ -245,3 +264,60 @@ class MemoryStore:
     async def put_tag(self, repository: Repository, tag: Tag, record: TagRecord) -> None:
         await trio.lowlevel.checkpoint()
         self.tags[repository, tag] = record
+
+    # Room
+
+    def stock(self) -> Stock:
+        now, reading = trio.current_time(), {blob.body for blob in self.readers}
+        held = tuple(
+            Stored(digest, len(body), now - self.used_at.get(digest, now), body in reading)
+            for digest, body in self.blobs.items()
+        )
+        under_way = [partial for digest, partial in self.partials.items() if digest not in self.blobs]
+        pending = sum(partial.size - partial.frontier for partial in under_way)
+        return Stock(held, sum(partial.size for partial in under_way), pending)
+
+    async def leftovers(self) -> list[Leftover]:
+        await trio.lowlevel.checkpoint()
+        return [
+            Leftover(f"partial/{digest.hex}.{size}", digest, None, len(body), 0.0)
+            for (digest, size), body in self.partial_bodies.items()
+            if digest not in self.partials
+        ]
+
+    async def remove(self, leftover: Leftover) -> None:
+        await trio.lowlevel.checkpoint()
+        if leftover.digest not in self.partials:
+            for key in [key for key in self.partial_bodies if key[0] == leftover.digest]:
+                del self.partial_bodies[key]
+
+    async def space(self) -> DiskSpace:
+        await trio.lowlevel.checkpoint()
+        return DiskSpace(self.capacity - self._used_bytes(), self.capacity)
+
+    async def trim_tags(self, keep: int, max_age: float) -> int:
+        await trio.lowlevel.checkpoint()
+        newest = sorted(self.tags, key=lambda key: self.tags[key].confirmed_at, reverse=True)
+        now = time.time()
+        gone = [
+            key
+            for rank, key in enumerate(newest)
+            if rank >= keep or (max_age and now - self.tags[key].confirmed_at > max_age)
+        ]
+        for key in gone:
+            del self.tags[key]
+        return len(gone)
+
+    def on_full(self, make_room: MakeRoom) -> None:
+        self._make_room = make_room
+
+    async def find_room(self, size: int) -> None:
+        """As a write of so many bytes finds it."""
+        await trio.lowlevel.checkpoint()
+        if self._used_bytes() + size > self.capacity and self._make_room is not None:
+            await self._make_room()
+        if self._used_bytes() + size > self.capacity:
+            raise StoreFull("the disk is full")
+
+    def _used_bytes(self) -> int:
+        return sum(map(len, self.blobs.values())) + sum(map(len, self.partial_bodies.values()))

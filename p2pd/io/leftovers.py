@@ -1,0 +1,75 @@
+"""What is in a store besides held blobs, for those who tidy it. Blocks; raises OSError."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import os
+import time
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from p2pd.io.files import Files
+from p2pd.io.places import SIDECAR_SUFFIX, Places
+from p2pd.model.errors import InvalidReference
+from p2pd.model.reference import Digest
+from p2pd.model.stock import DiskSpace, Leftover
+
+__all__ = ["disk_space", "find_leftovers", "remove_leftover", "trim_tags"]
+
+
+def disk_space(places: Places) -> DiskSpace:
+    """Of the file system that the store is on."""
+    known = os.statvfs(places.root)
+    return DiskSpace(known.f_bavail * known.f_frsize, known.f_blocks * known.f_frsize)
+
+
+def find_leftovers(places: Places, busy: Collection[Digest]) -> list[Leftover]:
+    """Assemblies but those of `busy` digests, and all staged segments."""
+    found = [
+        Leftover(f"partial/{path.name}", digest, None, size, idle)
+        for path, digest, _number, size, idle in _numbered(places.partials)
+        if digest not in busy
+    ]
+    found += [
+        Leftover(f"staging/{path.name}", digest, number, size, idle)
+        for path, digest, number, size, idle in _numbered(places.staging)
+    ]
+    return found
+
+
+def remove_leftover(places: Places, files: Files, leftover: Leftover) -> None:
+    """Delete its files; they may be gone already."""
+    path = places.root / leftover.name
+    files.unlink(path)
+    if leftover.segment is None:
+        files.unlink(path.with_name(path.name + SIDECAR_SUFFIX))
+
+
+def trim_tags(places: Places, files: Files, keep: int, max_age: float) -> int:
+    """Delete answers older than `max_age` seconds (0: none for that), and all but the newest `keep`."""
+    now = time.time()
+    known: list[tuple[float, str]] = []
+    for folder, _, names in os.walk(places.tags):
+        for name in names:
+            path = os.path.join(folder, name)
+            with contextlib.suppress(FileNotFoundError):
+                known.append((os.stat(path).st_mtime, path))
+    old = {path for at, path in known if max_age and now - at > max_age}
+    old.update(path for _, path in heapq.nsmallest(len(known) - keep, known) if len(known) > keep)
+    for path in old:
+        files.unlink(Path(path))
+    return len(old)
+
+
+def _numbered(folder: Path) -> Iterator[tuple[Path, Digest, int, int, float]]:
+    """Files named `<64 hex>.<number>`: path, digest, number, bytes on disk, seconds since the last write."""
+    now = time.time()
+    for path in folder.iterdir():
+        hex_, _, number = path.name.partition(".")
+        if not number.isdecimal():
+            continue
+        with contextlib.suppress(InvalidReference, FileNotFoundError):
+            known = path.stat()
+            idle = max(0.0, now - known.st_mtime)
+            yield path, Digest.from_hex(hex_), int(number), known.st_blocks * 512, idle
