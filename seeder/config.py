@@ -5,7 +5,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from p2pd.app.config import LogSection, directory, log_section, socket_path, upstreams_table
+from p2pd.app.config import (
+    LogSection,
+    StoreSection,
+    directory,
+    log_section,
+    socket_path,
+    store_section,
+    upstreams_table,
+)
 from p2pd.app.kinds import address, duration, registry, text
 from p2pd.app.settings import key, section
 from p2pd.model.address import Address
@@ -60,6 +68,7 @@ class SeederConfig:
     """Configuration of the seeder."""
 
     seeder: SeederSection = section(SeederSection, "The seeder.")
+    store: StoreSection = store_section()
     upstreams: tuple[UpstreamSpec, ...] = upstreams_table()
     admin: SeederAdminSection = section(SeederAdminSection, "The API behind the p2pd-seeder command.")
     log: LogSection = log_section()

@@ -4,6 +4,7 @@ run_seeder
 ├── transfers (one task a blob on its way)
 ├── usage log (writes every few seconds)
 ├── admin API (a Unix socket)
+├── keeper (holds the store within its limits)
 ├── registry API with the segment endpoint (last to serve, first to stop)
 └── service manager (told once the API serves)
 """
@@ -21,6 +22,7 @@ import trio
 
 from p2pd import __version__
 from p2pd.app.admin_http import admin_app, serve_admin
+from p2pd.app.keeper import Keeper
 from p2pd.app.notify import Notifier
 from p2pd.app.upstreams import upstreams_of
 from p2pd.io.credentials import DockerConfig
@@ -72,7 +74,9 @@ async def run_seeder(
         nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
         usage = UsageLog(usage_path(config), time.time)
         nursery.start_soon(usage.run)
-        transfers = Transfers(store, origin, nursery)
+        keeper = Keeper(store, config.store.limits)
+        nursery.start_soon(keeper.run)
+        transfers = Transfers(store, origin, nursery, make_room=keeper.make_room)
         content = SeederContent(
             store,
             origin,

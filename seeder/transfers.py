@@ -11,7 +11,7 @@ Rules that hold here:
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 import trio
@@ -44,7 +44,8 @@ class _Transfer:
 
 
 class Transfers:
-    """`at_once` bounds the transfers that run; the others wait in line. Times are in seconds."""
+    """`at_once` bounds the transfers that run; the others wait in line. `make_room`
+    is called with the size of each before it begins. Times are in seconds."""
 
     def __init__(
         self,
@@ -56,7 +57,9 @@ class Transfers:
         refuse_after_failure: float = 5.0,
         at_once: int = 32,
         rng: Callable[[], float] = random.random,
+        make_room: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
+        self._make_room = make_room
         self._store = store
         self._origin = origin
         self._nursery = nursery
@@ -125,6 +128,8 @@ class Transfers:
     async def _fetch(self, transfer: _Transfer) -> int:
         repository, digest = transfer.repository, transfer.digest
         size = await self._origin.blob_size(repository, digest)
+        if self._make_room is not None:
+            await self._make_room(size)
         partial = await self._store.begin(digest, size)
         try:
             transfer.partial = partial

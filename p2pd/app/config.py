@@ -13,9 +13,23 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from p2pd.app.kinds import address, boolean, choice, http_url, integer, kind, list_of, registry, text
+from p2pd.app.kinds import (
+    address,
+    boolean,
+    byte_size,
+    choice,
+    duration,
+    http_url,
+    integer,
+    kind,
+    list_of,
+    portion,
+    registry,
+    text,
+)
 from p2pd.app.settings import Entries, key, load, parse, section, table
 from p2pd.model.address import Address
+from p2pd.model.stock import Limits, Portion
 from p2pd.model.upstream import UpstreamSpec
 
 __all__ = [
@@ -27,12 +41,14 @@ __all__ = [
     "NodeConfig",
     "NodeSection",
     "SITE",
+    "StoreSection",
     "WanSection",
     "directory",
     "load",
     "log_section",
     "parse",
     "socket_path",
+    "store_section",
     "upstreams_table",
 ]
 
@@ -97,7 +113,7 @@ class NodeSection:
     state_dir: str = key(
         directory,
         "/var/lib/p2pd",
-        "Where content and this node's id are kept. It needs room for all images the site pulls. "
+        "Where content and this node's id are kept. `[store]` says how much that may be. "
         "Do not clone it with a disk image: two nodes with one id take each other for themselves.",
     )
 
@@ -183,6 +199,31 @@ class AdminSection:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreSection:
+    max_bytes: int = key(
+        byte_size,
+        0,
+        "The most that content may take. When more comes, what was not used for longest goes first. "
+        "0: no limit but `min_free`.",
+    )
+    min_free: Portion = key(
+        portion,
+        "10%",
+        "What stays free on the file system of `state_dir`, whoever fills it. Kubernetes evicts pods below "
+        "10 or 15 % and deletes images above 85 % in use: ask for more than its threshold. 0: no limit.",
+    )
+    max_age: float = key(
+        duration,
+        "30d",
+        'How long content stays that nobody asks for. "0s": for ever.',
+    )
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.max_bytes, self.min_free, self.max_age)
+
+
+@dataclass(frozen=True, slots=True)
 class LogSection:
     level: str = key(
         choice("debug", "info", "warning", "error"), "info", "The least important lines that are written."
@@ -248,6 +289,13 @@ def upstreams_table() -> tuple[UpstreamSpec, ...]:
     )
 
 
+def store_section() -> StoreSection:
+    """The field for [store], also for the seeder's configuration."""
+    return section(
+        StoreSection, "How much content is kept, and for how long. What is in use stays in any case."
+    )
+
+
 def log_section() -> LogSection:
     """The field for [log], also for the seeder's configuration."""
     return section(LogSection, "What is written to stderr.")
@@ -261,6 +309,7 @@ class NodeConfig:
     mirror: MirrorSection = section(MirrorSection, "The registry mirror for this node's container runtime.")
     lan: LanSection = section(LanSection, "The other nodes of the site.")
     wan: WanSection = section(WanSection, "Where content comes from that no node of the site has.")
+    store: StoreSection = store_section()
     upstreams: tuple[UpstreamSpec, ...] = upstreams_table()
     admin: AdminSection = section(AdminSection, "The API behind the p2pd command.")
     log: LogSection = log_section()

@@ -4,6 +4,7 @@ run_daemon
 ├── swarm engine (alert pump)
 ├── transfers (each with its own nursery)
 ├── shelf (unloads idle segments)
+├── keeper (holds the store within its limits)
 ├── peers (control plane: listener, links)
 ├── mDNS
 ├── admin API (a Unix socket) and the ledger behind it
@@ -28,7 +29,9 @@ from p2pd import __version__
 from p2pd.app.admin import NodeAdmin
 from p2pd.app.admin_http import admin_app, serve_admin
 from p2pd.app.config import AdminSection, NodeConfig
+from p2pd.app.copies import Copies
 from p2pd.app.identity import load_node_id, renew_node_id
+from p2pd.app.keeper import Keeper
 from p2pd.app.ledger import Ledger
 from p2pd.app.metrics import Metrics
 from p2pd.app.node_content import NodeContent
@@ -96,10 +99,13 @@ async def _run_node(config: NodeConfig, task_status: trio.TaskStatus[tuple[str, 
         network = PeerNetwork(node_id, config.node.site, engine.port, service, on_twin=yield_id)
         shelf = Shelf(engine, store)
         site = Site(node_id, network, store, shelf, wan, metrics)
-        transfers = Transfers(site, nursery)
+        copies = Copies(node_id, network)
+        keeper = Keeper(store, config.store.limits, copies=copies, shelf=shelf, on_gone=metrics.note_evicted)
+        transfers = Transfers(site, nursery, keeper.make_room)
         small, tags = SmallObjects(site), Tags(site)
-        service.attach(site, transfers, small, tags)
+        service.attach(site, transfers, small, tags, copies)
         nursery.start_soon(shelf.tend)
+        nursery.start_soon(keeper.run)
         control = await nursery.start(network.run, config.lan.control.host, config.lan.control.port)
         for address in config.lan.peers:
             network.add_address(address.host, address.port, is_static=True)

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from p2pd.model.address import Address
 from p2pd.model.errors import InvalidReference
 from p2pd.model.reference import parse_registry
+from p2pd.model.stock import Portion
 
 __all__ = [
     "Kind",
@@ -30,6 +31,7 @@ __all__ = [
     "integer",
     "kind",
     "list_of",
+    "portion",
     "registry",
     "shown",
     "text",
@@ -44,6 +46,7 @@ _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9]([A-Za-z
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"([0-9]{1,12}) ?(B|KB|MB|GB|TB|KiB|MiB|GiB|TiB)")
+_PERCENT = re.compile(r"([0-9]{1,2}(?:\.[0-9]{1,2})?) ?%")
 _BYTES: dict[str, int] = {
     "B": 1,
     **{f"{unit}B": 1000 ** (power + 1) for power, unit in enumerate("KMGT")},
@@ -192,6 +195,17 @@ def byte_size(value: object) -> int:
     if match is None:
         raise ValueError(f'{shown(value)} is not a size like "500MB" or "10GiB"')
     return int(match[1]) * _BYTES[match[2]]
+
+
+@kind('a size in bytes, or a share of the disk: "20GiB", "10%"')
+def portion(value: object) -> Portion:
+    """Bytes as `byte_size`, or percent below 100 of the file system."""
+    if isinstance(value, str) and (match := _PERCENT.fullmatch(value)):
+        return Portion(percent=float(match[1]))
+    try:
+        return Portion(byte_size(value))
+    except ValueError as error:
+        raise ValueError(f'{shown(value)} is neither a size like "20GiB" nor a share like "10%"') from error
 
 
 def _is_ip(host: str, version: int) -> bool:

@@ -28,8 +28,12 @@ class Metrics:
         )
         self.stale_tags = self._counter("stale_tags", "Tags answered from memory, unconfirmed")
         self.transfers = self._counter("transfers", "Finished transfers", "result")
+        self.evicted_bytes = self._counter("evicted_bytes", "Bytes the store let go", "reason")
         self.peers = Gauge("p2pd_peers", "Live peers", registry=self.registry)
         self.blobs_held = Gauge("p2pd_blobs_held", "Whole, verified blobs", registry=self.registry)
+
+    def note_evicted(self, reason: str, size: int) -> None:
+        self.evicted_bytes.labels(reason).inc(size)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"p2pd_{name}", text, labels, registry=self.registry)

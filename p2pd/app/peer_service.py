@@ -8,6 +8,7 @@ from typing import Any
 
 import trio
 
+from p2pd.app.copies import Copies
 from p2pd.app.site import Site
 from p2pd.app.small import SmallObjects
 from p2pd.app.tags import Tags
@@ -54,11 +55,19 @@ class PeerService:
             Resolve: self._resolve,
         }
 
-    def attach(self, site: Site, transfers: Transfers, small: SmallObjects, tags: Tags) -> None:
+    def attach(
+        self,
+        site: Site,
+        transfers: Transfers,
+        small: SmallObjects,
+        tags: Tags,
+        copies: Copies | None = None,
+    ) -> None:
         self._site = site
         self._transfers = transfers
         self._small = small
         self._tags = tags
+        self._copies = copies or Copies()
         self._attached.set()
 
     async def answer(self, peer: Peer, request: Request) -> Reply:
@@ -91,7 +100,8 @@ class PeerService:
     async def _query(self, peer: Peer, request: Query) -> Reply:
         transfer = self._transfers.running(request.digest)
         wanted = None if transfer is None else transfer.layout.size
-        return QueryReply(self._site.store.size_of(request.digest), wanted)
+        is_leaving = self._copies.is_leaving(request.digest)
+        return QueryReply(None if is_leaving else self._site.store.size_of(request.digest), wanted)
 
     async def _want(self, peer: Peer, request: Want) -> Reply:
         progress = request.progress

@@ -47,6 +47,17 @@ class Shelf:
     def swarm_port(self) -> int:
         return self._engine.port
 
+    @property
+    def loaded(self) -> set[Key]:
+        """Segments whose staged files are in use, or about to be."""
+        return {*self._loaded, *self._locks}
+
+    async def discard(self, digest: Digest, index: int) -> None:
+        """Delete what an earlier run left of a staged segment, unless it is loaded. Raises StoreError."""
+        async with self._exclusive((digest, index)):
+            if (digest, index) not in self._loaded:
+                await self._store.unstage(digest, index)
+
     def get(self, digest: Digest, index: int) -> SwarmSegment | None:
         """The segment if it is loaded now; counts as use."""
         key = (digest, index)

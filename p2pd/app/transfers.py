@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
@@ -32,10 +33,16 @@ class _Failure:
 
 
 class Transfers:
-    """Starts transfers in the daemon's nursery; no client owns one."""
+    """Starts transfers in the daemon's nursery; no client owns one.
 
-    def __init__(self, site: Site, nursery: trio.Nursery) -> None:
+    `make_room` is called with the size of each before it begins.
+    """
+
+    def __init__(
+        self, site: Site, nursery: trio.Nursery, make_room: Callable[[int], Awaitable[None]] | None = None
+    ) -> None:
         self._site = site
+        self._make_room = make_room
         self._nursery = nursery
         self._running: dict[Digest, Transfer] = {}
         self._failures: dict[Digest, _Failure] = {}
@@ -55,6 +62,8 @@ class Transfers:
         transfer = self._running.get(digest)
         if transfer is None:
             self._raise_remembered(digest)
+            if self._make_room is not None:
+                await self._make_room(size)
             async with self._starting:
                 transfer = self._running.get(digest)
                 if transfer is None:
