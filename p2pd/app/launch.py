@@ -16,6 +16,7 @@ from typing import Any
 
 import trio
 
+from p2pd.app.memory import tune_malloc
 from p2pd.app.settings import load
 from p2pd.model.errors import NotRunning, P2pdError, UserMistake
 
@@ -65,6 +66,7 @@ def load_config(given: str | None, default: str, cls: type[Any]) -> Any:
 
 def run_until_done(daemon: Callable[..., Any], config: object) -> None:
     """Run an async daemon. What was imported lives for ever, so the collector need not look at it."""
+    tune_malloc()
     gc.collect()
     gc.freeze()
     trio.run(daemon, config)

@@ -9,7 +9,7 @@ __all__ = ["Pace", "Since"]
 
 _AT_FIRST = (1.0, 5.0)
 _TOOK_AT_FIRST = 7.0
-_PATIENCE_BOUNDS = (2.0, 60.0)
+_PATIENCE_BOUNDS = (4.0, 60.0)
 _AHEAD_SECONDS = 1.5
 _AHEAD_BOUNDS = (3, 64)
 _KEPT = 0.97
@@ -76,7 +76,8 @@ class Pace:
 
     @property
     def patience(self) -> float:
-        """Seconds before a stripe counts as late: three times what one takes."""
+        """Seconds before a stripe counts as late: three times what one takes, but never so little that a
+        node which is only short of CPU would pay for it. Nodes that are gone are noticed otherwise."""
         low, high = _PATIENCE_BOUNDS
         return min(max(_PATIENCE * self._took, low), high)
 

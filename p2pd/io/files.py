@@ -14,7 +14,16 @@ from pathlib import Path
 
 from p2pd.model.errors import StoreError, StoreFull
 
-__all__ = ["Descriptor", "Files", "disk_errors", "ensure_dir", "open_readonly", "read_at", "replace_file"]
+__all__ = [
+    "Descriptor",
+    "Files",
+    "disk_errors",
+    "ensure_dir",
+    "open_readonly",
+    "read_at",
+    "read_into",
+    "replace_file",
+]
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 _HINTS = {
@@ -139,6 +148,14 @@ def read_at(file: Descriptor, offset: int, length: int) -> bytes:
         parts.append(data)
         missing -= len(data)
     return b"".join(parts)
+
+
+def read_into(file: Descriptor, offset: int, buffer: memoryview) -> int:
+    """Fill `buffer` from `offset` on; how many bytes there were."""
+    done = 0
+    while done < len(buffer) and (count := os.preadv(file.fd, [buffer[done:]], offset + done)):
+        done += count
+    return done
 
 
 @contextlib.contextmanager

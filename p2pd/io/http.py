@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
+import httpcore
 import httpx
 import trio
 
@@ -25,6 +27,8 @@ __all__ = ["HttpPool", "Timeouts", "body_chunks", "discard", "read_body"]
 _CONNECTIONS = 100
 _KEPT_ALIVE = 20
 _KEPT_ALIVE_SECONDS = 30.0
+
+_READ = 512 * 1024
 
 _DISCARD_BYTES = 64 * 1024
 _DISCARD_SECONDS = 2.0
@@ -66,6 +70,7 @@ class HttpPool:
                 keepalive_expiry=_KEPT_ALIVE_SECONDS,
             ),
         )
+        _read_widely(self._client)
 
     async def aclose(self) -> None:
         """Close every connection, those in use too."""
@@ -91,8 +96,63 @@ class HttpPool:
         raise Unavailable(f"{url.host} sent no answer within {self._timeouts.headers:g} s")
 
 
+# ruff: noqa: ASYNC109 - the signatures are httpcore's
+class _WideStream(httpcore.AsyncNetworkStream):
+    """A connection that is read as far as the kernel has bytes: httpcore asks for 64 KiB at a time, and each
+    read costs a way up through httpcore, h11 and httpx, whatever it brings."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return await self._stream.read(max(max_bytes, _READ), timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.AsyncNetworkStream:
+        return _WideStream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> object:
+        return self._stream.get_extra_info(info)
+
+
+class _WideBackend(httpcore.AsyncNetworkBackend):
+    """httpcore's trio backend with `_WideStream`s."""
+
+    def __init__(self) -> None:
+        self._trio = httpcore.TrioBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        return _WideStream(
+            await self._trio.connect_tcp(host, port, timeout, local_address, socket_options=socket_options)
+        )
+
+    async def sleep(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+
+
+def _read_widely(client: httpx.AsyncClient) -> None:
+    """httpcore takes a network backend; httpx has no word for it yet, so it is put into its pools."""
+    for transport in (client._transport, *client._mounts.values()):
+        if isinstance(transport, httpx.AsyncHTTPTransport):
+            transport._pool._network_backend = _WideBackend()
+
+
 async def body_chunks(response: httpx.Response) -> AsyncGenerator[bytes, None]:
-    """The body as it comes, in non-empty chunks of at most 64 KiB; closes the response at its end.
+    """The body as it comes, in non-empty chunks of at most 512 KiB; closes the response at its end.
 
     Raises Unavailable when the connection breaks, stalls, or ends before Content-Length. To be
     used under `aclosing`.
@@ -143,7 +203,9 @@ async def _finish(response: httpx.Response, raw: AsyncIterator[bytes]) -> None:
             pass
 
 
+@lru_cache(maxsize=32)
 def _trust(ca_file: str | None) -> ssl.SSLContext:
+    """One context for all pools of the same trust: to read the system's CAs takes 20 ms."""
     context = ssl.create_default_context()
     if ca_file:
         try:

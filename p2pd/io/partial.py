@@ -21,7 +21,16 @@ from pathlib import Path
 import structlog
 import trio
 
-from p2pd.io.files import Descriptor, Files, disk_errors, ensure_dir, open_readonly, read_at, replace_file
+from p2pd.io.files import (
+    Descriptor,
+    Files,
+    disk_errors,
+    ensure_dir,
+    open_readonly,
+    read_at,
+    read_into,
+    replace_file,
+)
 from p2pd.io.pieces import ENTRY_BYTES, PieceHasher, entry_of
 from p2pd.io.places import Places
 from p2pd.io.room import Room
@@ -75,6 +84,7 @@ class FilePartial:
         self._unsure = False
         self._was_read = False
         self._growth = trio.lowlevel.ParkingLot()
+        self._buffer: bytearray | None = None
 
     @property
     def digest(self) -> Digest:
@@ -234,12 +244,17 @@ class FilePartial:
         self._frontier = self._hasher.position
         self._growth.unpark_all()
 
-    def _write(self, work: Work, data: bytes | tuple[Descriptor, int, int], sha1: bytes | None) -> None:
+    def _write(
+        self, work: Work, data: bytes | memoryview | tuple[Descriptor, int, int], sha1: bytes | None
+    ) -> None:
         """Write, then hash, the next bytes, or the part (offset, length) of a file. In a thread."""
         if isinstance(data, tuple):
             source, offset, length = data
-            data = read_at(source, offset, length)
-            if len(data) != length:
+            # One buffer for all pieces: fresh memory costs more than the copy into it.
+            if self._buffer is None:
+                self._buffer = bytearray(self._layout.piece_length)
+            data = memoryview(self._buffer)[:length]
+            if read_into(source, offset, data) != length:
                 raise StoreError(f"{self._digest}: a staged segment is shorter than its metadata says")
         self._files.write_at(work.data, data, self._hasher.position)
         self._hasher.update(data, sha1)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -128,7 +129,7 @@ class LibtorrentSegment:
 
     def add_piece_nowait(self, piece: int, data: bytes) -> None:
         if self._handle is not None and self.error is None:
-            self._handle.add_piece(piece, data, 0)
+            self._engine.give(self._handle, piece, data)
 
     def connect(self, host: str, port: int) -> None:
         if self._handle is not None and self.error is None:
@@ -192,6 +193,8 @@ class LibtorrentSwarm:
         self._segments: dict[str, LibtorrentSegment] = {}
         self._flush_due: dict[str, float] = {}
         self._flush_scheduled = False
+        self._gifts: deque[tuple[lt.torrent_handle, int, bytes]] = deque()
+        self._giving = False
         self.port = 0
 
     def close(self) -> None:
@@ -252,6 +255,18 @@ class LibtorrentSwarm:
         self._segments.pop(segment._name, None)
         segment._handle = None
 
+    def give(self, handle: lt.torrent_handle, piece: int, data: bytes) -> None:
+        """Hand a piece over from a thread, one after the other: the call waits for libtorrent's own."""
+        self._gifts.append((handle, piece, data))
+        if not self._giving:
+            self._giving = True
+            self._nursery.start_soon(self._hand_over)
+
+    async def _hand_over(self) -> None:
+        while self._gifts:
+            await trio.to_thread.run_sync(_add_piece, *self._gifts.popleft())
+        self._giving = False
+
     def flush_later(self, segment: LibtorrentSegment, at: float) -> None:
         self._flush_due[segment._name] = at
         if not self._flush_scheduled:
@@ -286,6 +301,12 @@ class LibtorrentSwarm:
         segment = self._segments.get(alert.torrent_name)
         if segment is not None:
             _ON_ALERT.get(type(alert), _ignore)(segment, alert)
+
+
+def _add_piece(handle: lt.torrent_handle, piece: int, data: bytes) -> None:
+    # RuntimeError: the torrent was removed meanwhile, and nobody waits for the piece.
+    with suppress(RuntimeError):
+        handle.add_piece(piece, data, 0)
 
 
 def _ignore(segment: LibtorrentSegment, alert: lt.torrent_alert) -> None:
