@@ -10,9 +10,11 @@ from pathlib import Path
 import trio
 
 from p2pd import __version__
+from p2pd.app.admin_gc import collect_endpoint
 from p2pd.app.admin_http import Endpoint
 from p2pd.app.effective import plain_config
 from p2pd.app.images import blobs_of, images_of
+from p2pd.app.keeper import Keeper
 from p2pd.app.recent import RECENT
 from p2pd.model import admin
 from p2pd.model.errors import StoreError
@@ -32,11 +34,13 @@ class SeederAdmin:
         config: SeederConfig,
         store: Store,
         transfers: Transfers,
+        keeper: Keeper,
         usage: UsageLog,
         usage_path: Path,
         listen: str,
     ) -> None:
         self._config, self._store, self._transfers = config, store, transfers
+        self._keeper = keeper
         self._usage, self._usage_path, self._listen = usage, usage_path, listen
         self._started_at = time.time()
 
@@ -47,6 +51,7 @@ class SeederAdmin:
             Endpoint("GET", "/v1/blobs", "Held content.", admin.Blobs, self._blobs),
             Endpoint("GET", "/v1/sites", "Sites that were served.", admin.Sites, self._sites),
             Endpoint("GET", "/v1/config", "The configuration in use.", dict, self._effective),
+            collect_endpoint(self._keeper),
         )
 
     async def _status(self) -> admin.SeederStatus:

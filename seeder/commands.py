@@ -29,6 +29,7 @@ from p2pd.app.commands.output import (
     size,
 )
 from p2pd.app.commands.status import warnings
+from p2pd.app.commands.store import DryRun, collect
 from p2pd.app.launch import RunCall, load_config
 from p2pd.io.admin_client import AdminClient
 from p2pd.model.errors import StoreError
@@ -71,6 +72,7 @@ def make_app() -> typer.Typer:
     app.command("blobs")(_blobs)
     app.command("sites")(_sites)
     app.command("usage")(_usage)
+    app.command("gc")(_gc)
     app.add_typer(config_group(cli.DEFAULT_CONFIG, SeederConfig), name="config")
     return app
 
@@ -124,6 +126,16 @@ def _sites(as_json: Json = False, socket: Socket = None) -> None:
         return
     rows = [(each["site"], _utc(each["last_used"]), each["answers"], size(each["bytes"])) for each in sites]
     show_table(("SITE", "LAST SERVED (UTC)", "ANSWERS>", "SERVED>"), rows, "no site was served yet")
+
+
+def _gc(dry_run: DryRun = False, as_json: Json = False, socket: Socket = None) -> None:
+    """Bring the store within the limits of [store], now.
+
+    The seeder does this by itself: every hour, within a minute when the disk fills, and before transfers.
+    What goes is pulled from its registry again when asked for. Ends with status 1 when the limits cannot
+    be met.
+    """
+    collect(_client(socket), dry_run, as_json)
 
 
 def _utc(at: float) -> str:

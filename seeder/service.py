@@ -87,7 +87,7 @@ async def run_seeder(
         bound = await nursery.start(_serve, config, content)
         if config.admin.socket:
             listen = f"{bound[0]}:{bound[1]}"
-            seeder = SeederAdmin(config, store, transfers, usage, usage_path(config), listen)
+            seeder = SeederAdmin(config, store, transfers, keeper, usage, usage_path(config), listen)
             app = admin_app("p2pd-seeder", __version__, seeder.endpoints())
             await nursery.start(serve_admin, app, config.admin.socket, DEFAULT_SOCKET, "p2pd-seeder")
         log.info(

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import trio
 
 from p2pd import __version__
+from p2pd.app.admin_gc import collect_endpoint
 from p2pd.app.admin_http import Endpoint, Tell
 from p2pd.app.config import NodeConfig
 from p2pd.app.effective import plain_config
 from p2pd.app.images import blobs_of, images_of
+from p2pd.app.keeper import Keeper
 from p2pd.app.ledger import Ledger
 from p2pd.app.node_content import NodeContent
 from p2pd.app.recent import RECENT
@@ -56,11 +58,13 @@ class NodeAdmin:
         transfers: Transfers,
         content: NodeContent,
         ledger: Ledger,
+        keeper: Keeper,
         mirror: str,
         swarm_port: int,
     ) -> None:
         self._config, self._site, self._network = config, site, network
         self._transfers, self._content, self._ledger = transfers, content, ledger
+        self._keeper = keeper
         self._mirror, self._swarm_port = mirror, swarm_port
         self._started_at = time.time()
         self._looks: dict[Digest, _Look] = {}
@@ -91,6 +95,7 @@ class NodeAdmin:
                 admin.VerifyOrder,
                 is_stream=True,
             ),
+            collect_endpoint(self._keeper),
         )
 
     async def _status(self) -> admin.Status:

@@ -118,7 +118,7 @@ async def _run_node(config: NodeConfig, task_status: trio.TaskStatus[tuple[str, 
         bound = await nursery.start(_serve_mirror, config, content, site)
         if config.admin.socket:
             mirror = f"{bound[0]}:{bound[1]}"
-            node = NodeAdmin(config, site, network, transfers, content, ledger, mirror, engine.port)
+            node = NodeAdmin(config, site, network, transfers, content, ledger, keeper, mirror, engine.port)
             app = admin_app("p2pd", __version__, node.endpoints())
             await nursery.start(serve_admin, app, config.admin.socket, DEFAULT_SOCKET, "p2pd")
         log.info(

@@ -97,7 +97,7 @@ async def _manifest(store: Store, digest: Digest) -> bytes | None:
     if size is None or size > MANIFEST_LIMIT:
         return None
     try:
-        return await store.read(digest)
+        return await store.read(digest, is_use=False)
     except StoreError as error:
         # One bad file must not hide all the other images.
         log.warning("image.unreadable", digest=str(digest), reason=str(error))

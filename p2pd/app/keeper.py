@@ -15,6 +15,7 @@ import trio
 from p2pd.app.copies import Copies
 from p2pd.app.shelf import Shelf
 from p2pd.decide.eviction import Standing, abandoned, expired, idle_times, in_order, is_tiny, shortfall
+from p2pd.model.admin import Collected, Gone
 from p2pd.model.content import referenced
 from p2pd.model.errors import P2pdError, StoreError
 from p2pd.model.layout import SMALL_BLOB
@@ -22,7 +23,7 @@ from p2pd.model.reference import Digest
 from p2pd.model.stock import DiskSpace, Leftover, Limits, Stored
 from p2pd.ports.store import Store
 
-__all__ = ["Collected", "Gone", "Keeper"]
+__all__ = ["Keeper"]
 
 log = structlog.get_logger()
 
@@ -42,34 +43,6 @@ HOPELESS_FOR = 5.0
 """After a relief that freed nothing, seconds in which the next ones fail at once."""
 
 TAGS_KEPT = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """What went, or would go: its bytes, seconds unused, and why.
-
-    reason: "unused" (max_age), "spare" (a better ranked node holds on), "shared" (others have it),
-    "last" (no live node is known to have it), "tiny" (a manifest or the like, when nothing else was left),
-    "abandoned" (the rest of an ended transfer).
-    """
-
-    name: str
-    size: int
-    idle: float
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Collected:
-    """`freed` bytes; `missing` more would have to go for the limits to hold. `tags` were forgotten."""
-
-    gone: tuple[Gone, ...]
-    freed: int
-    missing: int
-    tags: int
-    held_bytes: int
-    space: DiskSpace
-    dry_run: bool
 
 
 @dataclass(slots=True)
@@ -306,4 +279,6 @@ class Keeper:
                     reason="all that may go is gone; free space on that disk, or change [store]",
                 )
             self._lacked = missing > 0
-        return Collected(tuple(this.gone), this.freed, missing, tags, held_bytes, space, this.dry_run)
+        return Collected(
+            this.gone, this.freed, missing, tags, held_bytes, space.free, space.total, this.dry_run
+        )

@@ -49,7 +49,7 @@ async def verify(store: Store, digests: Sequence[Digest], tell: Tell) -> None:
 async def _is_good(store: Store, digest: Digest, size: int, progress: _Progress) -> bool:
     hasher = hashlib.sha256()
     try:
-        blob = await store.open(digest)
+        blob = await store.open(digest, is_use=False)
         if blob is None:
             return False
         async with aclosing(blob.chunks(0, size)) as chunks:

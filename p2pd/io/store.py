@@ -85,8 +85,8 @@ class FileStore:
     def held(self) -> Iterator[tuple[Digest, int]]:
         return iter(list(self._index.items()))
 
-    async def open(self, digest: Digest) -> FileHeldBlob | None:
-        found = await self._find(digest)
+    async def open(self, digest: Digest, *, is_use: bool = True) -> FileHeldBlob | None:
+        found = await self._find(digest, is_use=is_use)
         if found is None:
             return None
         file, size, table = found
@@ -262,13 +262,15 @@ class FileStore:
                 await trio.to_thread.run_sync(self._files.touch, file, time.time())
         return file
 
-    async def _find(self, digest: Digest) -> tuple[Descriptor, int, PieceTable | None] | None:
+    async def _find(
+        self, digest: Digest, *, is_use: bool = True
+    ) -> tuple[Descriptor, int, PieceTable | None] | None:
         """Open a held blob with its piece table (None when small); forget it where it is gone or wrong."""
         size = self._index.get(digest)
         if size is None:
             return None
         with disk_errors(f"read {digest}"):
-            file = await self._open_file(digest, size)
+            file = await self._open_file(digest, size, is_use=is_use)
             if file is not None and size <= SMALL_BLOB:
                 return file, size, None
             table = await self._table(file, digest, size) if file is not None else None

@@ -12,6 +12,9 @@ from typing import Any
 __all__ = [
     "Blob",
     "Blobs",
+    "Collected",
+    "CollectOrder",
+    "Gone",
     "Image",
     "Images",
     "Notice",
@@ -239,6 +242,41 @@ class VerifyEvent:
     checked: int | None = told("In progress: bytes read of all; in done: blobs that were read.", default=None)
     bad: int | None = told("In done: blobs that are corrupt or missing.", default=None)
     error: str | None = told("In error: one line.", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class CollectOrder:
+    """How to bring the store within its limits."""
+
+    dry_run: bool = told("Only tell what would go.", default=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """Something that the store let go, or would."""
+
+    name: str = told("A digest, or the file of an ended transfer below the store's directory.")
+    size: int = told("Bytes.")
+    idle: float = told("Seconds since its last use.")
+    reason: str = told(
+        "unused (max_age), spare (a better ranked node holds on to it), shared (other nodes have it), "
+        "last (no live node is known to have it), tiny (a manifest, when nothing else was left), "
+        "abandoned (the rest of an ended transfer)."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What one collection did, or would."""
+
+    gone: list[Gone] = told("In the order in which they went.")
+    freed: int = told("Bytes of these.")
+    missing: int = told("Bytes that must go besides for the limits to hold, and cannot.")
+    tags: int = told("Answers about tags that were forgotten.")
+    held_bytes: int = told("Content held afterwards.")
+    disk_free: int = told("Bytes free on the store's file system afterwards.")
+    disk_total: int = told("Bytes of that file system.")
+    dry_run: bool = told("Nothing went: this is what would.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,14 +105,17 @@ class Store(Protocol):
         """Every held digest with its size."""
         ...
 
-    async def open(self, digest: Digest) -> HeldBlob | None:
-        """A held blob for reading; None (and no longer held) when its file is gone or has another size."""
+    async def open(self, digest: Digest, *, is_use: bool = True) -> HeldBlob | None:
+        """A held blob for reading; None (and no longer held) when its file is gone or has another size.
+
+        `is_use`: whether that keeps it from growing old.
+        """
         ...
 
     async def read(self, digest: Digest, *, is_use: bool = True) -> bytes | None:
         """A held blob of at most MANIFEST_LIMIT bytes, its sha256 checked; dropped and None when wrong.
 
-        `is_use`: whether that keeps it from growing old.
+        `is_use`: as of `open`.
         """
         ...
 

@@ -13,7 +13,8 @@ import trio
 from trio.testing import MockClock
 
 from p2pd.app.copies import Copies
-from p2pd.app.keeper import COLLECT_EVERY, Collected, Keeper
+from p2pd.app.keeper import COLLECT_EVERY, Keeper
+from p2pd.model.admin import Collected
 from p2pd.model.errors import StoreFull
 from p2pd.model.reference import Digest
 from p2pd.model.stock import Limits, Portion
@@ -60,7 +61,7 @@ async def test_without_a_limit_nothing_goes(autojump_clock: MockClock, store: Me
     await fill(store, 0, 1, 2)
     await trio.sleep(1000 * DAY)
     collected = await Keeper(store, Limits()).collect()
-    assert (collected.gone, collected.freed, collected.missing) == ((), 0, 0)
+    assert (collected.gone, collected.freed, collected.missing) == ([], 0, 0)
     assert held(store) == {0, 1, 2}
 
 

@@ -385,6 +385,8 @@ async def test_stock_tells_age_use_and_what_is_under_way(
     assert idle_of(store, small) == pytest.approx(1000)
     assert await store.read(small) == b"small"
     assert idle_of(store, small) == pytest.approx(0)
+    reader = await store.open(large, is_use=False)
+    assert idle_of(store, large) == pytest.approx(1000)
     reader = await store.open(large)
     assert [blob.in_use for blob in store.stock().held if blob.digest == large] == [True]
     assert idle_of(store, large) == pytest.approx(0)

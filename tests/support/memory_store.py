@@ -179,12 +179,13 @@ class MemoryStore:
     def held(self) -> Iterator[tuple[Digest, int]]:
         return iter([(digest, len(body)) for digest, body in self.blobs.items()])
 
-    async def open(self, digest: Digest) -> MemoryBlob | None:
+    async def open(self, digest: Digest, *, is_use: bool = True) -> MemoryBlob | None:
         await trio.lowlevel.checkpoint()
         body = self.blobs.get(digest)
         if body is None:
             return None
-        self.used_at[digest] = trio.current_time()
+        if is_use:
+            self.used_at[digest] = trio.current_time()
         blob = MemoryBlob(body)
         self.readers.add(blob)
         return blob
