@@ -21,9 +21,9 @@ from p2pd.app.commands.output import (
     EXIT_CODES,
     Json,
     age,
-    console,
     new_app,
     plain,
+    show,
     show_json,
     show_table,
     size,
@@ -99,7 +99,7 @@ def _status(as_json: Json = False, socket: Socket = None) -> None:
         f"served {size(status['served'])} to {status['sites']} sites",
         f"pulls from {', '.join(status['upstreams']) or 'nowhere: no upstream is configured'}",
     ]
-    console().print(Group(*(Text(plain(line)) for line in lines), *warnings(status, now)))
+    show(Group(*(Text(plain(line)) for line in lines), *warnings(status, now)))
 
 
 def _images(as_json: Json = False, socket: Socket = None) -> None:

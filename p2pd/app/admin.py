@@ -142,7 +142,12 @@ class NodeAdmin:
                 nursery.start_soon(ping, peer.node_id)
         found = [
             admin.Peer(
-                peer.node_id, peer.host, peer.swarm_port, live=True, rtt=times.get(peer.node_id), reason=None
+                peer.node_id,
+                peer.host,
+                self._network.control_port_of(peer.node_id),
+                live=True,
+                rtt=times.get(peer.node_id),
+                reason=None,
             )
             for peer in live
         ]

@@ -39,8 +39,11 @@ async def blobs_of(store: Store) -> list[Blob]:
     for image, content in await _known(store):
         for digest in content.sizes:
             users.setdefault(digest, []).append(f"{image.repository}:{image.tag}")
-    held = sorted(store.held(), key=lambda item: (-item[1], item[0]))
-    return [Blob(str(digest), size, users.get(digest, [])) for digest, size in held]
+    held = sorted(store.stock().held, key=lambda blob: (-blob.size, blob.digest))
+    return [
+        Blob(str(blob.digest), blob.size, round(max(0.0, blob.idle)), users.get(blob.digest, []))
+        for blob in held
+    ]
 
 
 async def _known(store: Store) -> list[tuple[Image, _Content]]:

@@ -161,6 +161,11 @@ class PeerNetwork:
     def live(self) -> list[Peer]:
         return sorted((link.peer for link in self._links.values()), key=lambda peer: peer.node_id)
 
+    def control_port_of(self, node_id: str) -> int:
+        """The port that a live peer was dialled at; 0 where it is not live."""
+        link = self._links.get(node_id)
+        return link.control_port if link is not None else 0
+
     def unreached(self) -> list[tuple[str, int, str | None]]:
         """Addresses that are dialled in vain: host, port, and why where more is known than silence."""
         lost = [address for address in self._addresses.values() if address.failing_since is not None]

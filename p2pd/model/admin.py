@@ -149,7 +149,7 @@ class Peer:
 
     node: str | None = told("Its id; null while it was never met.")
     host: str = told("Its address.")
-    port: int = told("TCP port of its control plane, or of its swarm where it is live.")
+    port: int = told("TCP port of its control plane.")
     live: bool = told("Whether it answers.")
     rtt: float | None = told("Seconds that it took to answer just now; null where it did not.")
     reason: str | None = told("Why it is left out, where that is known.")
@@ -187,6 +187,7 @@ class Blob:
 
     digest: str = told("Its digest.")
     size: int = told("Its bytes.")
+    idle: int = told("Seconds since it was last used, about: uses are noted once an hour.")
     images: list[str] = told("Images known to use it, as registry/name:tag.")
 
 

@@ -81,7 +81,7 @@ async def test_a_day_of_a_node(node: Daemon, call: Call, tmp_path: Path) -> None
     _, out, _ = await call("images")
     assert re.search(r"^reg.test/app:v1 +\w{12} +2.1 MB +2.1 MB +whole$", out, re.MULTILINE)
     _, out, _ = await call("blobs")
-    assert re.search(r"^sha256:\w{64} +2.1 MB +reg.test/app:v1$", out, re.MULTILINE)
+    assert re.search(r"^sha256:\w{64} +2.1 MB +\ds +reg.test/app:v1$", out, re.MULTILINE)
 
     status, out, err = await call("status")
     assert (status, err) == (0, "")

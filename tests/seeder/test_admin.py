@@ -78,7 +78,7 @@ async def test_who_was_served_what(url: str, call: Call) -> None:
     }
     assert re.search(r"^shop-7 +\d{4}-.* 2 +6.0 MB$", (await call("sites"))[1], re.MULTILINE)
     assert re.search(r"^reg.test/app:v1 .* whole$", (await call("images"))[1], re.MULTILINE)
-    assert re.search(r"^sha256:\w{64} +3.0 MB +reg.test/app:v1$", (await call("blobs"))[1], re.MULTILINE)
+    assert re.search(r"^sha256:\w{64} +3.0 MB +\ds +reg.test/app:v1$", (await call("blobs"))[1], re.MULTILINE)
     status, out, err = await call("status")
     assert (status, err) == (0, "")
     assert "served 15.0 MB to 3 sites" in out

@@ -7,7 +7,7 @@ from typing import Any
 import typer
 
 from p2pd.app.commands.asking import Socket, node
-from p2pd.app.commands.output import Json, short, show_json, show_table, size
+from p2pd.app.commands.output import Json, age, short, show_json, show_table, size
 from p2pd.app.commands.status import TRANSFER_COLUMNS, transfer_rows
 
 __all__ = ["register", "show_blobs", "show_images"]
@@ -91,11 +91,12 @@ def show_blobs(blobs: list[dict[str, Any]], as_json: bool) -> None:
         (
             blob["digest"],
             size(blob["size"]),
+            age(blob["idle"]),
             ", ".join(blob["images"]),
         )
         for blob in blobs
     ]
-    show_table(("DIGEST", "SIZE>", "USED BY"), rows, "nothing is held yet")
+    show_table(("DIGEST", "SIZE>", "UNUSED FOR>", "USED BY"), rows, "nothing is held yet")
 
 
 def _transfers(as_json: Json = False, socket: Socket = None) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -30,6 +30,7 @@ __all__ = [
     "plain",
     "run_app",
     "short",
+    "show",
     "show_json",
     "show_line",
     "show_table",
@@ -126,6 +127,15 @@ def console(*, stderr: bool = False) -> Console:
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
+def show(what: RenderableType) -> None:
+    """Print it, without the blanks that fill a table's last column."""
+    out = console()
+    with out.capture() as captured:
+        out.print(what)
+    for line in captured.get().splitlines():
+        print(line.rstrip(), file=out.file)
+
+
 def show_json(value: Any) -> None:
     """Data for programs: indented, keys in their order, one trailing newline."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
@@ -140,7 +150,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: 
     """Rows under a head; `empty` is said instead when there is none. A column named "…>" is right-aligned."""
     listed = [list(row) for row in rows]
     if listed:
-        console().print(table_of(columns, listed))
+        show(table_of(columns, listed))
     else:
         console(stderr=True).print(empty)
 

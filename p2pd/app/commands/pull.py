@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from p2pd.app.commands.asking import Socket, node
@@ -97,17 +98,21 @@ def _tell_json(reference: str, events: Iterable[dict[str, Any]]) -> None:
 
 
 def _tell(reference: str, events: Iterable[dict[str, Any]]) -> None:
-    """A bar a blob on a terminal, else a line a blob."""
-    out = console()
-    for bars, event in _with_bars(events):
-        match event["event"]:
-            case "resolved":
-                stale = ", from memory: nobody upstream could confirm it" if event.get("stale") else ""
-                out.print(f"{plain(reference)} is {plain(event['digest'])}{stale}")
-            case "done":
-                out.print(f"held whole: {size(event['size'])} in {event['seconds']:.1f} s")
-            case "held" if bars is None:
-                out.print(f"{plain(event['digest'])} {size(event['size'])}")
+    """A bar a blob on a terminal, else a line a blob; what it came to is said last."""
+    out, end = console(), ""
+    with _bars(out) as bars:
+        for event in events:
+            if bars is not None:
+                bars.take(event)
+            match event["event"]:
+                case "resolved":
+                    stale = ", from memory: nobody upstream could confirm it" if event.get("stale") else ""
+                    out.print(f"{plain(reference)} is {plain(event['digest'])}{stale}")
+                case "held" if bars is None:
+                    out.print(f"{plain(event['digest'])} {size(event['size'])}")
+                case "done":
+                    end = f"held whole: {size(event['size'])} in {event['seconds']:.1f} s"
+    out.print(end)
 
 
 class _Bars:
@@ -126,18 +131,8 @@ class _Bars:
                 self._progress.update(self._tasks[digest], completed=event["size"])
 
 
-def _with_bars(events: Iterable[dict[str, Any]]) -> Iterator[tuple[_Bars | None, dict[str, Any]]]:
-    """Every event, after the bars (None without a terminal) have taken it."""
-    with _bars() as bars:
-        for event in events:
-            if bars is not None:
-                bars.take(event)
-            yield bars, event
-
-
 @contextmanager
-def _bars() -> Iterator[_Bars | None]:
-    out = console()
+def _bars(out: Console) -> Iterator[_Bars | None]:
     if not out.is_terminal:
         yield None
         return

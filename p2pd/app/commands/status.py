@@ -18,6 +18,7 @@ from p2pd.app.commands.output import (
     console,
     plain,
     short,
+    show,
     show_json,
     show_line,
     size,
@@ -56,12 +57,12 @@ def _status(
     daemon = node(socket)
     if not watch:
         status = daemon.get("/v1/status")
-        show_json(status) if as_json else console().print(screen(status, time.time()))
+        show_json(status) if as_json else show(screen(status, time.time()))
         return
     out = console()
     if as_json or not out.is_terminal:
         for status in _every_second(daemon):
-            show_line(status) if as_json else out.print(screen(status, time.time()))
+            show_line(status) if as_json else show(screen(status, time.time()))
         return
     with Live(console=out, auto_refresh=False) as live:
         for status in _every_second(daemon):
