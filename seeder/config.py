@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from p2pd.app.config import (
     LogSection,
+    MetricsSection,
     StoreSection,
     directory,
     log_section,
+    metrics_section,
     socket_path,
     store_section,
     upstreams_table,
@@ -71,4 +73,5 @@ class SeederConfig:
     store: StoreSection = store_section()
     upstreams: tuple[UpstreamSpec, ...] = upstreams_table()
     admin: SeederAdminSection = section(SeederAdminSection, "The API behind the p2pd-seeder command.")
+    metrics: MetricsSection = metrics_section()
     log: LogSection = log_section()

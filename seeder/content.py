@@ -16,6 +16,7 @@ from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.ports.content import Blob
 from p2pd.ports.origin import Origin
 from p2pd.ports.store import Partial, Store, TagRecord
+from seeder.metrics import SeederMetrics
 from seeder.transfers import Transfers
 
 __all__ = ["SeederContent", "UsageSink"]
@@ -46,6 +47,7 @@ class SeederContent:
         tag_ttl: float = 5.0,
         on_served: UsageSink = _ignore,
         clock: Callable[[], float] = time.time,
+        metrics: SeederMetrics | None = None,
     ) -> None:
         self._store = store
         self._origin = origin
@@ -53,6 +55,7 @@ class SeederContent:
         self._tag_ttl = tag_ttl
         self._on_served = on_served
         self._clock = clock
+        self._metrics = metrics or SeederMetrics()
         self._tags: Flights[tuple[Repository, Tag], tuple[Descriptor, bool]] = Flights()
         self._manifests: Flights[tuple[Repository, Digest], Manifest] = Flights()
         self._documents: Flights[tuple[Repository, str], bytes] = Flights()
@@ -72,8 +75,8 @@ class SeederContent:
         held = await self._store.open(digest)
         if held is None:
             partial = await self._transfers.obtain(repository, digest)
-            return _Counted(_Growing(self._store, partial), digest, repository, self._on_served)
-        return _Counted(held, digest, repository, self._on_served)
+            return _Counted(_Growing(self._store, partial), digest, repository, self._note_served)
+        return _Counted(held, digest, repository, self._note_served)
 
     async def tags(self, repository: Repository, query: str) -> bytes:
         """See `Content.tags`; the origin's answer of this moment."""
@@ -117,6 +120,10 @@ class SeederContent:
             raise NotFound(f"{digest} has no metadata for segment {index}; it is to be fetched whole")
         return meta
 
+    def _note_served(self, digest: Digest, repository: Repository, size: int, served: int) -> None:
+        self._metrics.served_bytes.inc(served)
+        self._on_served(digest, repository, size, served)
+
     async def _resolve(self, repository: Repository, tag: Tag) -> tuple[Descriptor, bool]:
         record = await self._store.tag(repository, tag)
         if record is not None and 0 <= self._clock() - record.confirmed_at < self._tag_ttl:
@@ -124,8 +131,10 @@ class SeederContent:
         try:
             descriptor = await self._origin.resolve(repository, tag)
         except (Unavailable, RateLimited) as error:
+            self._metrics.origin_failures.labels(repository.registry).inc()
             if record is None:
                 raise
+            self._metrics.stale_tags.inc()
             age = round(self._clock() - record.confirmed_at)
             log.warning("tag.stale", tag=f"{repository}:{tag}", age_s=age, reason=str(error))
             return record.descriptor, True
@@ -152,6 +161,7 @@ class SeederContent:
         if body is not None:  # kept by a flight that landed while this caller looked
             return Manifest.verified(body, digest)
         manifest = await self._origin.manifest(repository, digest)
+        self._metrics.origin_bytes.labels(repository.registry).inc(len(manifest.body))
         try:
             await self._store.write(digest, manifest.body)
         except StoreError as error:

@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from p2pd.model.errors import InvalidReference, OriginFault, P2pdError, Unavailable
 from p2pd.model.reference import Digest, Repository
+from p2pd.ports.observer import RequestObserver
 from p2pd.wire.registry_api import Upstreams
 from p2pd.wire.registry_errors import ApiError, error_answer
 from seeder.content import SeederContent
@@ -29,20 +30,29 @@ _PATH = re.compile(r"(.{1,255})/(sha256:[^/]{1,80})/([0-9]{1,9})")
 _SIZE = re.compile(r"[0-9]{1,16}")
 
 
-def segment_route(content: SeederContent, upstreams: Upstreams, wait: float = 20.0) -> Route:
+def segment_route(
+    content: SeederContent, upstreams: Upstreams, observer: RequestObserver, wait: float = 20.0
+) -> Route:
     """The route, to be given to `build_app` as an extra one."""
 
     async def segment(request: Request) -> Response:
+        began = trio.current_time()
+
+        def seen(code: int, error: P2pdError | None = None) -> None:
+            observer.answered("segment", code, trio.current_time() - began, error)
+
         try:
             repository, digest, size, index = _read(request, upstreams)
             with trio.move_on_after(wait):
                 meta = await content.segment_meta(repository, digest, size, index)
+                seen(200)
                 return Response(meta.piece_hashes, media_type="application/octet-stream")
             raise Unavailable(f"segment {index} of {digest} is still on its way from the origin: ask again")
         except P2pdError as error:
             if not isinstance(error, OriginFault | InvalidReference | ApiError):
                 log.warning("segment.failed", path=request.url.path, reason=str(error))
             answer = error_answer(error, "BLOB_UNKNOWN")
+            seen(answer.status, error)
             headers = {"Content-Type": "application/json", **answer.headers}
             return Response(answer.body, answer.status, headers)
 

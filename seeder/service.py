@@ -5,7 +5,9 @@ run_seeder
 ├── usage log (writes every few seconds)
 ├── admin API (a Unix socket)
 ├── keeper (holds the store within its limits)
+├── event-loop watch
 ├── registry API with the segment endpoint (last to serve, first to stop)
+├── listener for metrics, where one is configured
 └── service manager (told once the API serves)
 """
 
@@ -23,6 +25,7 @@ import trio
 from p2pd import __version__
 from p2pd.app.admin_http import admin_app, serve_admin
 from p2pd.app.keeper import Keeper
+from p2pd.app.monitor import Monitor
 from p2pd.app.notify import Notifier
 from p2pd.app.upstreams import upstreams_of
 from p2pd.io.credentials import DockerConfig
@@ -33,6 +36,7 @@ from p2pd.io.store import FileStore
 from seeder.admin import SeederAdmin
 from seeder.config import SeederAdminSection, SeederConfig
 from seeder.content import SeederContent
+from seeder.metrics import SeederMetrics
 from seeder.segments import segment_route
 from seeder.sites import noted_for_site, with_site
 from seeder.transfers import Transfers
@@ -74,17 +78,23 @@ async def run_seeder(
         nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
         usage = UsageLog(usage_path(config), time.time)
         nursery.start_soon(usage.run)
-        keeper = Keeper(store, config.store.limits)
+        metrics = SeederMetrics()
+        keeper = Keeper(store, config.store.limits, on_gone=metrics.note_evicted)
         nursery.start_soon(keeper.run)
-        transfers = Transfers(store, origin, nursery, make_room=keeper.make_room)
+        transfers = Transfers(store, origin, nursery, make_room=keeper.make_room, metrics=metrics)
         content = SeederContent(
             store,
             origin,
             transfers,
             tag_ttl=section.tag_ttl,
             on_served=noted_for_site(usage.note_nowait),
+            metrics=metrics,
         )
-        bound = await nursery.start(_serve, config, content)
+        monitor = Monitor(metrics, store, Path(section.state_dir))
+        nursery.start_soon(monitor.watch_loop)
+        bound = await nursery.start(_serve, config, content, metrics, monitor)
+        if config.metrics.listen is not None:
+            await nursery.start(monitor.listen, config.metrics.listen)
         if config.admin.socket:
             listen = f"{bound[0]}:{bound[1]}"
             seeder = SeederAdmin(config, store, transfers, keeper, usage, usage_path(config), listen)
@@ -108,11 +118,18 @@ def _status(store: FileStore, transfers: Transfers) -> str:
 async def _serve(
     config: SeederConfig,
     content: SeederContent,
+    metrics: SeederMetrics,
+    monitor: Monitor,
     task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     upstreams = upstreams_of(config.upstreams, config.seeder.default_registry)
-    routes = [segment_route(content, upstreams)]
-    app = build_app(content, upstreams=upstreams, extra_routes=routes, deadline=ANSWER_WITHIN)
+    app = build_app(
+        content,
+        upstreams=upstreams,
+        extra_routes=[segment_route(content, upstreams, metrics), *monitor.routes],
+        deadline=ANSWER_WITHIN,
+        observer=metrics,
+    )
     listen = config.seeder.listen
     await serve(
         with_site(app), host=listen.host, port=listen.port, max_connections=_CLIENTS, task_status=task_status

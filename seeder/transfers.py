@@ -18,10 +18,20 @@ import trio
 
 from p2pd.app.pull import pull_blob
 from p2pd.decide.retry import RetryPolicy
-from p2pd.model.errors import Denied, NotFound, OurFault, P2pdError, Unavailable, fresh
+from p2pd.model.errors import (
+    Denied,
+    NotFound,
+    OurFault,
+    P2pdError,
+    RateLimited,
+    Unavailable,
+    WrongContent,
+    fresh,
+)
 from p2pd.model.reference import Digest, Repository
 from p2pd.ports.origin import Origin
 from p2pd.ports.store import Partial, Store
+from seeder.metrics import SeederMetrics
 
 __all__ = ["Transfers"]
 
@@ -58,6 +68,7 @@ class Transfers:
         at_once: int = 32,
         rng: Callable[[], float] = random.random,
         make_room: Callable[[int], Awaitable[None]] | None = None,
+        metrics: SeederMetrics | None = None,
     ) -> None:
         self._make_room = make_room
         self._store = store
@@ -67,6 +78,7 @@ class Transfers:
         self._refuse_for = refuse_after_failure
         self._slots = trio.Semaphore(at_once)
         self._rng = rng
+        self._metrics = metrics or SeederMetrics()
         self._running: dict[Digest, _Transfer] = {}
         self._failed: dict[Key, tuple[P2pdError, float]] = {}
 
@@ -103,26 +115,38 @@ class Transfers:
 
     async def _run(self, transfer: _Transfer) -> None:
         began = trio.current_time()
+        metrics = self._metrics
+        metrics.transfers_running.set(len(self._running))
         try:
             async with self._slots:
                 size = await self._fetch(transfer)
         except P2pdError as error:
             self._give_up(transfer, error)
-            log.warning("transfer.failed", digest=str(transfer.digest), reason=str(error))
+            log.warning(
+                "transfer.fails",
+                digest=str(transfer.digest),
+                repository=str(transfer.repository),
+                seconds=round(trio.current_time() - began, 3),
+                reason=str(error),
+            )
         except Exception as error:
             # A bug costs this transfer, not the daemon and everybody else's.
             self._give_up(transfer, OurFault(f"the transfer of {transfer.digest} failed unexpectedly"))
             log.exception("transfer.crashed", digest=str(transfer.digest), error=repr(error))
         else:
+            seconds = round(trio.current_time() - began, 3)
+            metrics.transfers.labels("ok").inc()
+            metrics.transfer_seconds.observe(seconds)
             log.info(
-                "transfer.done",
+                "transfer.ends",
                 digest=str(transfer.digest),
                 repository=str(transfer.repository),
                 bytes=size,
-                seconds=round(trio.current_time() - began, 3),
+                seconds=seconds,
             )
         finally:
             del self._running[transfer.digest]
+            metrics.transfers_running.set(len(self._running))
             transfer.live.set()
 
     async def _fetch(self, transfer: _Transfer) -> int:
@@ -131,6 +155,7 @@ class Transfers:
         if self._make_room is not None:
             await self._make_room(size)
         partial = await self._store.begin(digest, size)
+        had = partial.frontier
         try:
             transfer.partial = partial
             transfer.live.set()
@@ -140,12 +165,19 @@ class Transfers:
             partial.fail(error)
             raise
         finally:
+            self._metrics.origin_bytes.labels(repository.registry).inc(max(0, partial.frontier - had))
             with trio.CancelScope(shield=True):
                 await partial.aclose()
         return size
 
     def _give_up(self, transfer: _Transfer, error: P2pdError) -> None:
         transfer.error = error
+        self._metrics.transfers.labels("failed").inc()
+        self._metrics.failed("transfer", error)
+        if isinstance(error, WrongContent):
+            self._metrics.hash_failures.labels("blob").inc()
+        if isinstance(error, Unavailable | RateLimited | WrongContent):
+            self._metrics.origin_failures.labels(transfer.repository.registry).inc()
         key = (transfer.repository, transfer.digest)
         self._failed.pop(key, None)
         while len(self._failed) >= _REMEMBERED:

@@ -37,6 +37,7 @@ __all__ = [
     "AdminSection",
     "LanSection",
     "LogSection",
+    "MetricsSection",
     "MirrorSection",
     "NodeConfig",
     "NodeSection",
@@ -46,6 +47,7 @@ __all__ = [
     "directory",
     "load",
     "log_section",
+    "metrics_section",
     "parse",
     "socket_path",
     "store_section",
@@ -187,6 +189,21 @@ class WanSection:
     )
 
 
+@kind("host:port, or empty")
+def _optional_address(value: object) -> Address | None:
+    return None if value == "" else address(value)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSection:
+    listen: Address | None = key(
+        _optional_address,
+        "",
+        "Serve /metrics, /healthz and /readyz, and nothing else, on this address too, for a Prometheus on "
+        'another machine: for instance "0.0.0.0:7783". Empty: only beside the registry API.',
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class AdminSection:
     socket: str = key(
@@ -301,6 +318,11 @@ def log_section() -> LogSection:
     return section(LogSection, "What is written to stderr.")
 
 
+def metrics_section() -> MetricsSection:
+    """The field for [metrics], also for the seeder's configuration."""
+    return section(MetricsSection, "What monitoring can ask; see docs/metrics.md.")
+
+
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
     """Configuration of one node's daemon."""
@@ -312,6 +334,7 @@ class NodeConfig:
     store: StoreSection = store_section()
     upstreams: tuple[UpstreamSpec, ...] = upstreams_table()
     admin: AdminSection = section(AdminSection, "The API behind the p2pd command.")
+    metrics: MetricsSection = metrics_section()
     log: LogSection = log_section()
 
     def warnings(self) -> list[str]:

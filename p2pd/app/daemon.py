@@ -8,7 +8,9 @@ run_daemon
 ├── peers (control plane: listener, links)
 ├── mDNS
 ├── admin API (a Unix socket) and the ledger behind it
+├── event-loop watch
 ├── mirror (last to serve, first to stop)
+├── listener for metrics, where one is configured
 └── service manager (told once the mirror serves)
 """
 
@@ -22,8 +24,6 @@ from pathlib import Path
 
 import structlog
 import trio
-from starlette.responses import Response
-from starlette.routing import Route
 
 from p2pd import __version__
 from p2pd.app.admin import NodeAdmin
@@ -34,6 +34,7 @@ from p2pd.app.identity import load_node_id, renew_node_id
 from p2pd.app.keeper import Keeper
 from p2pd.app.ledger import Ledger
 from p2pd.app.metrics import Metrics
+from p2pd.app.monitor import Monitor
 from p2pd.app.node_content import NodeContent
 from p2pd.app.notify import Notifier
 from p2pd.app.peer_service import PeerService
@@ -115,12 +116,16 @@ async def _run_node(config: NodeConfig, task_status: trio.TaskStatus[tuple[str, 
         ledger = Ledger(state_dir / "traffic.json", metrics.traffic)
         await ledger.load()
         nursery.start_soon(ledger.run)
-        bound = await nursery.start(_serve_mirror, config, content, site)
+        monitor = Monitor(metrics, store, state_dir)
+        nursery.start_soon(monitor.watch_loop)
+        bound = await nursery.start(_serve_mirror, config, content, site, monitor)
         if config.admin.socket:
             mirror = f"{bound[0]}:{bound[1]}"
             node = NodeAdmin(config, site, network, transfers, content, ledger, keeper, mirror, engine.port)
             app = admin_app("p2pd", __version__, node.endpoints())
             await nursery.start(serve_admin, app, config.admin.socket, DEFAULT_SOCKET, "p2pd")
+        if config.metrics.listen is not None:
+            await nursery.start(monitor.listen, config.metrics.listen)
         log.info(
             "p2pd.ready",
             version=__version__,
@@ -168,16 +173,11 @@ async def _serve_mirror(
     config: NodeConfig,
     content: NodeContent,
     site: Site,
+    monitor: Monitor,
     task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    metrics = site.metrics
-
-    async def show_metrics(_request: object) -> Response:
-        metrics.blobs_held.set(sum(1 for _ in site.store.held()))
-        return Response(metrics.render(), media_type=Metrics.content_type)
-
     upstreams = upstreams_of(config.upstreams, config.mirror.default_registry)
-    app = build_app(content, upstreams=upstreams, extra_routes=[Route("/metrics", show_metrics)])
+    app = build_app(content, upstreams=upstreams, extra_routes=monitor.routes, observer=site.metrics)
     listen = config.mirror.listen
     await serve(app, host=listen.host, port=listen.port, task_status=task_status)
 

@@ -77,6 +77,7 @@ async def _stream(transfer: Transfer, stop: int) -> None:
         with _claiming(transfer) as claim:
             async for chunk in stream.chunks:
                 transfer.bytes_came(len(chunk))
+                transfer.wan_bytes += len(chunk)
                 transfer.site.metrics.wan_bytes.labels("origin").inc(len(chunk))
                 fresh = chunk[skip:][: stop - partial.frontier]
                 skip = max(0, skip - len(chunk))

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import trio
+from prometheus_client import Counter
 
 from p2pd.app.site import Site
 from p2pd.app.small import SmallObjects
@@ -49,17 +50,17 @@ class NodeContent:
         return Manifest(manifest.descriptor, body, stale)
 
     async def blob(self, repository: Repository, digest: Digest) -> Blob:
+        metrics = self._site.metrics
         held = await self._held(digest)
         if held is not None:
-            return _Counted(held, self._site)
+            return _Counted(held, metrics.served_bytes, metrics.wan_spared_bytes)
         running = self._transfers.running(digest)
         size = running.layout.size if running is not None else await self._size(repository, digest)
         if size <= SMALL_BLOB:
-            return _Counted(
-                _Bytes(await self._small.obtain(repository, digest, is_manifest=False)), self._site
-            )
+            body = await self._small.obtain(repository, digest, is_manifest=False)
+            return _Counted(_Bytes(body), metrics.served_bytes)
         transfer = await self._transfers.obtain(repository, digest, size)
-        return _Counted(transfer.partial, self._site)
+        return _Counted(transfer.partial, metrics.served_bytes)
 
     async def warm(self, repository: Repository, digest: Digest, size: int) -> Transfer | None:
         """Have the blob held, as if a client had asked: at the return it is, or its transfer runs."""
@@ -137,9 +138,9 @@ class _Bytes:
 class _Counted:
     """A blob whose bytes are counted as they go to a client."""
 
-    def __init__(self, blob: Blob, site: Site) -> None:
+    def __init__(self, blob: Blob, *counters: Counter) -> None:
         self._blob = blob
-        self._served = site.metrics.served_bytes
+        self._counters = counters
 
     @property
     def size(self) -> int:
@@ -148,5 +149,6 @@ class _Counted:
     async def chunks(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         async with aclosing(self._blob.chunks(start, stop)) as chunks:
             async for chunk in chunks:
-                self._served.inc(len(chunk))
+                for counter in self._counters:
+                    counter.inc(len(chunk))
                 yield chunk

@@ -12,7 +12,7 @@ import trio
 from p2pd.app.flights import Flights
 from p2pd.app.site import Site
 from p2pd.decide.ownership import object_key, ranked
-from p2pd.model.errors import P2pdError, PeerProtocolError
+from p2pd.model.errors import P2pdError, PeerProtocolError, StoreError, WrongContent
 from p2pd.model.layout import MANIFEST_LIMIT, SMALL_BLOB
 from p2pd.model.messages import READ_LIMIT, Fetch, Fetched, Query, QueryReply, Read, ReadReply
 from p2pd.model.reference import Digest, Repository
@@ -110,20 +110,35 @@ class SmallObjects:
                     body += reply.data
             await self._site.store.write(digest, bytes(body))
         except (P2pdError, trio.TooSlowError) as error:
+            self._count_peer_failure(error)
             log.warning("small.peer_failed", digest=str(digest), peer=peer.node_id, reason=str(error))
             return None
         self._site.metrics.lan_bytes.inc(size)
+        self._site.metrics.wan_spared_bytes.inc(size)
         return bytes(body)
+
+    def _count_peer_failure(self, error: Exception) -> None:
+        metrics = self._site.metrics
+        if isinstance(error, WrongContent):
+            metrics.hash_failures.labels("blob").inc()
+        if isinstance(error, StoreError):
+            metrics.failed("lan", error)
+        else:
+            metrics.errors.labels("lan", "peer").inc()
 
     async def _fetch(self, repository: Repository, digest: Digest, *, is_manifest: bool) -> bytes:
         wan = self._site.wan
 
         async def fetch() -> bytes:
-            if is_manifest:
-                body = (await wan.manifest(repository, digest)).body
-            else:
-                body = await wan.small_blob(repository, digest, SMALL_BLOB)
-            await self._site.store.write(digest, body)
+            try:
+                if is_manifest:
+                    body = (await wan.manifest(repository, digest)).body
+                else:
+                    body = await wan.small_blob(repository, digest, SMALL_BLOB)
+                await self._site.store.write(digest, body)
+            except WrongContent:
+                self._site.metrics.hash_failures.labels("blob").inc()
+                raise
             return body
 
         return await self._fetches.join(digest, fetch)

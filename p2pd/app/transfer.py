@@ -78,6 +78,7 @@ class Transfer:
         self.writer = trio.Lock()
         self.started_at = trio.current_time()
         self.bytes_before = partial.frontier
+        self.wan_bytes = 0
         self._alone = alone
         self._meeting = Meeting(self)
         self._nursery: trio.Nursery | None = None
@@ -87,7 +88,6 @@ class Transfer:
         self._raw: dict[int, bytes] = {}
         self._given: dict[int, bytes] = {}
         self._hearsay: dict[int, SegmentMeta] = {}
-        self._wan_stripes = 0
         self._refused_by_seeder = False
         self._changed = trio.Event()
         self._pause = trio.CancelScope()
@@ -352,8 +352,10 @@ class Transfer:
 
     def take_stripe(self, stripe: int, data: bytes) -> None:
         """A stripe came over the WAN: to its torrent, or wait until that is loaded."""
+        self.wan_bytes += len(data)
+        if self.plan.is_at_site(stripe):
+            self.site.metrics.wan_duplicate_bytes.inc(len(data))
         self.plan.received(stripe, trio.current_time())
-        self._wan_stripes += 1
         cut = self.layout.stripe(stripe)
         segment = self._loaded.get(cut.segment)
         if segment is None:
@@ -418,6 +420,7 @@ class Transfer:
                 seen.add(piece)
                 self._gained(first + piece, segment.meta.segment.piece_size(piece), now)
             for piece in segment.take_refused():
+                self.site.metrics.hash_failures.labels("piece").inc()
                 self._check_refused(segment, first + piece)
             self.poke()
             if segment.is_complete:

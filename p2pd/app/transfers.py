@@ -87,9 +87,14 @@ class Transfers:
     async def _run(self, transfer: Transfer) -> None:
         digest = transfer.digest
         log.info(
-            "transfer.begins", digest=str(digest), bytes=transfer.layout.size, had=transfer.partial.frontier
+            "transfer.begins",
+            digest=str(digest),
+            repository=str(transfer.repository),
+            bytes=transfer.layout.size,
+            had=transfer.bytes_before,
         )
         self._site.peers.set_busy(True)
+        self._site.metrics.transfers_running.set(len(self._running))
         if not self._is_reporting:
             self._is_reporting = True
             self._nursery.start_soon(self._report)
@@ -98,6 +103,7 @@ class Transfers:
         finally:
             self._running.pop(digest, None)
             self._site.peers.set_busy(bool(self._running))
+            self._site.metrics.transfers_running.set(len(self._running))
         self._settle(transfer)
 
     async def _report(self) -> None:
@@ -112,18 +118,34 @@ class Transfers:
     def _settle(self, transfer: Transfer) -> None:
         seconds = round(trio.current_time() - transfer.started_at, 3)
         digest, error = transfer.digest, transfer.failure
-        self._site.metrics.transfers.labels("ok" if error is None else "failed").inc()
+        self._count(transfer, seconds)
+        about = {"digest": str(digest), "repository": str(transfer.repository)}
         if error is None:
             self._distrusted.discard(digest)
-            log.info("transfer.ends", digest=str(digest), bytes=transfer.layout.size, seconds=seconds)
+            size, over_wan = transfer.layout.size, transfer.wan_bytes
+            log.info("transfer.ends", **about, bytes=size, wan_bytes=over_wan, seconds=seconds)
             return
-        log.warning("transfer.fails", digest=str(digest), seconds=seconds, reason=str(error))
+        log.warning("transfer.fails", **about, seconds=seconds, reason=str(error))
         if isinstance(error, WrongContent) and not transfer.is_alone:
             # Somebody on the site lied or is broken, and nobody can say who: next time without peers.
             self._distrusted.add(digest)
         now = trio.current_time()
         self._failures = {d: f for d, f in self._failures.items() if f.until > now}
         self._failures[digest] = _Failure(error, now + FAILURE_REMEMBERED)
+
+    def _count(self, transfer: Transfer, seconds: float) -> None:
+        metrics, error = self._site.metrics, transfer.failure
+        metrics.transfers.labels("ok" if error is None else "failed").inc()
+        metrics.takeovers.inc(transfer.plan.takeovers)
+        if error is None:
+            metrics.transfer_seconds.observe(seconds)
+            metrics.wan_spared_bytes.inc(
+                max(0, transfer.layout.size - transfer.bytes_before - transfer.wan_bytes)
+            )
+            return
+        metrics.failed("transfer", error)
+        if isinstance(error, WrongContent):
+            metrics.hash_failures.labels("blob").inc()
 
     def _raise_remembered(self, digest: Digest) -> None:
         failure = self._failures.get(digest)

@@ -69,7 +69,7 @@ class Wan:
         self._origin = None if origin is None else _Rung("origin", origin, ORIGIN_DEADLINE, is_origin=True)
         self._metrics = metrics
         for rung in self._seeders:
-            metrics.seeder_up.labels(rung.name).set(1)
+            metrics.source_up.labels(rung.name).set(1)
 
     def sources(self) -> list[Source]:
         """How each of them stands, in the order in which they are asked."""
@@ -255,7 +255,7 @@ class Wan:
         """Log and show that a rung, or one registry behind it, stopped or began to answer."""
         for turn in turns:
             if turn.upstream is None:
-                self._metrics.seeder_up.labels(rung.name).set(turn.is_up)
+                self._metrics.source_up.labels(rung.name).set(turn.is_up)
                 about = {"rung": rung.name}
             else:
                 self._metrics.upstream_up.labels(rung.name, turn.upstream).set(turn.is_up)

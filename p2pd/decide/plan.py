@@ -81,6 +81,7 @@ class FetchPlan:
         self.layout = layout
         self.have = have
         self.in_flight: dict[int, float] = {}
+        self.takeovers = 0
         self._received = 0
         self._me = me
         self._way = way
@@ -208,6 +209,10 @@ class FetchPlan:
         self.in_flight.pop(stripe, None)
         self._hold_until = max(self._hold_until, now + retry_after)
 
+    def is_at_site(self, stripe: int) -> bool:
+        """Whether this node has it, or a member or holder that gives it."""
+        return bool((self.have | self._offer()) >> stripe & 1)
+
     def refused(self, stripe: int) -> bool:
         """A piece failed its hash; true where this node had it over the WAN."""
         was_received = bool(self._received >> stripe & 1)
@@ -333,6 +338,7 @@ class FetchPlan:
             is_own = not claimants and owner == self._me
             if len(fetch) < room and (is_own or self._me in self._fetchers.admitted(order, admitted)):
                 fetch.append(stripe)
+                self.takeovers += not is_own
             if not admitted:
                 due -= 1
             wakes.append(late_at)

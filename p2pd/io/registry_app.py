@@ -30,6 +30,7 @@ from p2pd.model.content import OCI_INDEX, Manifest
 from p2pd.model.errors import OurFault, P2pdError, Unavailable, WrongContent, fresh
 from p2pd.model.reference import Digest
 from p2pd.ports.content import Blob, Content
+from p2pd.ports.observer import RequestObserver
 from p2pd.wire.ranges import ByteRange, RangeNotSatisfiable, parse_range, unsatisfied_range
 from p2pd.wire.registry_api import (
     ApiRequest,
@@ -53,6 +54,7 @@ _CHUNK_LIMIT = 1024 * 1024
 _COOLING_LIMIT = 1024
 _JSON = "application/json"
 _OCTETS = "application/octet-stream"
+_LEFT = 499
 _UNKNOWN = {ManifestRequest: "MANIFEST_UNKNOWN", BlobRequest: "BLOB_UNKNOWN"}
 
 
@@ -64,15 +66,16 @@ def build_app(
     deadline: float = 9.0,
     stall: float = 60.0,
     cooldown: float = 10.0,
+    observer: RequestObserver | None = None,
 ) -> Starlette:
     """An ASGI application: `extra_routes` first, everything else is the registry API over `content`.
 
     All times are in seconds. `deadline`: from request to headers. `stall`: longest wait for the next
     chunk of a body, after which it is cut; a guard behind the deadlines of `content`. `cooldown`: how
-    long a blob whose body was cut answers 503.
+    long a blob whose body was cut answers 503. `observer` is told of every answer but those of extra routes.
     """
     app = Starlette(routes=list(extra_routes))
-    app.router.default = _Registry(content, upstreams, deadline, stall, _Cooling(cooldown))
+    app.router.default = _Registry(content, upstreams, deadline, stall, _Cooling(cooldown), observer)
     return app
 
 
@@ -110,6 +113,14 @@ class _Response:
         self._status = 0
         self._headers: list[tuple[bytes, bytes]] = []
         self.is_started = False
+        self.began_at = trio.current_time()
+        self.first_byte_at: float | None = None
+        self.error: P2pdError | None = None
+
+    def seen_by(self, observer: RequestObserver, kind: str) -> None:
+        """Tell how it ended."""
+        first = None if self.first_byte_at is None else self.first_byte_at - self.began_at
+        observer.answered(kind, self._status if self.is_started else _LEFT, first, self.error)
 
     def prepare(self, status: int, headers: dict[str, str]) -> None:
         self._status = status
@@ -130,10 +141,14 @@ class _Response:
         elif self._lock.locked():
             async with self._lock:
                 pass
+        if self.first_byte_at is None:
+            self.first_byte_at = trio.current_time()
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self) -> None:
         await self.start()
+        if self.first_byte_at is None:
+            self.first_byte_at = trio.current_time()
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def whole(self, status: int, headers: dict[str, str], body: bytes) -> None:
@@ -146,13 +161,20 @@ class _Response:
 
 class _Registry:
     def __init__(
-        self, content: Content, upstreams: Upstreams, deadline: float, stall: float, cooling: _Cooling
+        self,
+        content: Content,
+        upstreams: Upstreams,
+        deadline: float,
+        stall: float,
+        cooling: _Cooling,
+        observer: RequestObserver | None,
     ) -> None:
         self._content = content
         self._upstreams = upstreams
         self._deadline = deadline
         self._stall = stall
         self._cooling = cooling
+        self._observer = observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -181,8 +203,12 @@ class _Registry:
                 "request failed unexpectedly", path=scope["path"], error=repr(error), at=_origin(error)
             )
             await self._refuse(request, response, OurFault("p2pd failed; its log has the reason"))
+        finally:
+            if self._observer is not None:
+                response.seen_by(self._observer, _kind(request))
 
     async def _refuse(self, request: ApiRequest | None, response: _Response, error: P2pdError) -> None:
+        response.error = error
         if response.is_started:
             return
         answer = error_answer(error, _UNKNOWN.get(type(request), "NAME_UNKNOWN"))
@@ -269,11 +295,13 @@ class _Registry:
         except P2pdError as error:
             if not response.is_started:
                 raise
+            response.error = error
             self._cut(request, body, sent, began, error)
         except Exception as error:
             if not response.is_started:
                 raise
-            self._cut(request, body, sent, began, OurFault(f"{error!r} at {_origin(error)}"))
+            response.error = OurFault(f"{error!r} at {_origin(error)}")
+            self._cut(request, body, sent, began, response.error)
 
     async def _next(self, chunks: AsyncGenerator[bytes, None]) -> bytes:
         with trio.move_on_after(self._stall):
@@ -335,6 +363,22 @@ async def _lifespan(receive: Receive, send: Send) -> None:
         await send({"type": f"{message['type']}.complete"})
         if message["type"] == "lifespan.shutdown":
             return
+
+
+def _kind(request: ApiRequest | None) -> str:
+    match request:
+        case ManifestRequest():
+            return "manifest" if isinstance(request.reference, Digest) else "tag"
+        case BlobRequest():
+            return "blob"
+        case TagsRequest():
+            return "tags"
+        case ReferrersRequest():
+            return "referrers"
+        case BaseCheck():
+            return "base"
+        case _:
+            return "other"
 
 
 def _log_failure(scope: Scope, error: P2pdError) -> None:

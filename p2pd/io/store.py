@@ -57,6 +57,8 @@ class FileStore:
         self._readers: WeakSet[FileHeldBlob] = WeakSet()
         self._room = Room()
         self._rebuild = trio.Lock()
+        self.lost = 0
+        """Held blobs that were found gone or corrupt since the start."""
 
     @classmethod
     async def open_dir(cls, path: Path, files: Files | None = None) -> FileStore:
@@ -76,6 +78,17 @@ class FileStore:
     def close(self) -> None:
         """Let go of the directory. Readers that are still on a blob go on reading."""
         self._lock = None
+
+    async def check_writable(self) -> None:
+        """Raise StoreError unless the disk takes a new file now. Cancelled, it leaves its thread behind."""
+
+        def probe() -> None:
+            scratch = self._places.new_scratch()
+            self._files.write_at(self._files.create(scratch), b"x", 0)
+            self._files.unlink(scratch)
+
+        with disk_errors(f"write to the store in {self._places.root}"):
+            await trio.to_thread.run_sync(probe, abandon_on_cancel=True)
 
     # Held blobs
 
@@ -295,6 +308,7 @@ class FileStore:
         return table
 
     async def _drop_corrupt(self, digest: Digest) -> None:
+        self.lost += 1
         try:
             await self.drop(digest)
         except StoreError as error:

@@ -107,7 +107,8 @@ def test_an_empty_upstreams_table_means_none() -> None:
         ("[nod]\n", "line 1: nod: unknown section; did you mean node?"),
         (
             "\n[x]",
-            "line 2: x: unknown section; known are node, mirror, lan, wan, store, upstreams, admin, log",
+            "line 2: x: unknown section; "
+            "known are node, mirror, lan, wan, store, upstreams, admin, metrics, log",
         ),
         ("[mirror]\n\nlistn = 1", "line 3: mirror.listn: unknown key; did you mean listen?"),
         (

@@ -282,7 +282,7 @@ async def test_refusals_of_the_origin_through_a_seeder(
                 name = unknown if answer[1] == "UNKNOWN" else answer[1]
                 # While that registry is thought to be down the node says so, and not why.
                 assert told(await get(node, path)) in {(answer[0], name), (503, "UNAVAILABLE")}
-            assert f'p2pd_seeder_up{{seeder="{url}"}} 1.0' in (await get(node, "/metrics")).text
+            assert f'p2pd_source_up{{source="{url}"}} 1.0' in (await get(node, "/metrics")).text
             assert node.files() == set()
 
 
@@ -310,5 +310,5 @@ async def test_a_dead_seeder_costs_a_step_of_the_ladder(registry: FaultRegistry,
             assert await read(node, SMALL) == SMALL
             assert await read(node, LARGE) == LARGE
             metrics = (await get(node, "/metrics")).text
-            assert f'p2pd_seeder_up{{seeder="{dead.url}"}} 0.0' in metrics
+            assert f'p2pd_source_up{{source="{dead.url}"}} 0.0' in metrics
         nursery.cancel_scope.cancel()

@@ -43,7 +43,7 @@ class Ladder:
             source.tag_of["v1"] = self.digest
 
     def seeder_up(self, seeder: str = "s0") -> float | None:
-        return self.metrics.registry.get_sample_value("p2pd_seeder_up", {"seeder": seeder})
+        return self.metrics.registry.get_sample_value("p2pd_source_up", {"source": seeder})
 
     def upstream_up(self, source: str, registry: str = REPOSITORY.registry) -> float | None:
         return self.metrics.registry.get_sample_value(

@@ -408,6 +408,40 @@ async def test_keep_alive_and_extra_routes() -> None:
             assert body == DATA
 
 
+class Seen:
+    """Notes what an observer is told."""
+
+    def __init__(self) -> None:
+        self.answers: list[tuple[str, int, bool, str]] = []
+
+    def answered(
+        self, kind: str, code: int, first_byte: float | None, error: errors.P2pdError | None
+    ) -> None:
+        self.answers.append((kind, code, first_byte is not None, type(error).__name__))
+
+
+async def test_every_answer_is_seen_once() -> None:
+    content, seen = MemoryContent(), Seen()
+    manifest = content.add_manifest("v1", MANIFEST)
+    digest, _ = content.add_blob(DATA)
+    app = build_app(content, upstreams=UPSTREAMS, observer=seen)
+    async with serving(app) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        await client.get("/v2/")
+        await client.get("/v2/a/manifests/v1")
+        await client.head(f"/v2/a/manifests/{manifest.descriptor.digest}")
+        await client.get(f"/v2/a/blobs/{digest}", headers={"Range": "bytes=5-6"})
+        await client.get(f"/v2/a/blobs/sha256:{'0' * 64}")
+        await client.post("/v2/a/blobs/uploads/")
+    assert seen.answers == [
+        ("base", 200, True, "NoneType"),
+        ("tag", 200, True, "NoneType"),
+        ("manifest", 200, True, "NoneType"),
+        ("blob", 206, True, "NoneType"),
+        ("blob", 404, True, "NotFound"),
+        ("other", 405, True, "ApiError"),
+    ]
+
+
 @pytest.mark.parametrize(
     "garbage",
     [

@@ -60,7 +60,7 @@ async def test_gc_of_a_node(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     async with open_daemon(dataclasses.replace(config, store=LIMITS)) as daemon:
         await check(make_app, socket, capsys)
         metrics = (await daemon.client.get("/metrics")).text
-        assert 'p2pd_evicted_bytes_total{reason="last"} 1.048577e+06' in metrics
+        assert 'p2pd_store_evicted_bytes_total{reason="last"} 1.048577e+06' in metrics
 
 
 async def test_gc_of_a_seeder(
