@@ -6,16 +6,25 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from benchmarks import demo, matrix, readme, update
+from benchmarks import bars, demo, large, matrix, plots, readme, update
 from benchmarks.faults import command as faults
+from benchmarks.micro import bare, held, hit, idle, unpack
 from benchmarks.testbed import TestbedError
 
 # Each module has add_arguments(parser) and run(options), which answers the exit code.
 COMMANDS = {
     "demo": (demo, "update a site as today and with p2pd, and compare"),
     "update": (update, "the same with every choice open: arrival, repetitions, systems"),
-    "matrix": (matrix, "the same over several sizes of the site"),
+    "matrix": (matrix, "every row that a bar is about, then bars and plots (make bench)"),
     "faults": (faults, "break a site in every way, and see what holds"),
+    "bare": (bare, "CPU of a node beside that of a bare libtorrent swarm"),
+    "idle": (idle, "CPU and memory of a node that does nothing, and its start"),
+    "hit": (hit, "how fast a node serves what it holds"),
+    "held": (held, "start and memory of a node that holds many blobs"),
+    "unpack": (unpack, "a pull against fetching alone and unpacking alone"),
+    "large": (large, "one layer of 5 GiB: time and memory (long)"),
+    "bars": (bars, "what was promised beside what was measured"),
+    "plots": (plots, "draw what was measured, into docs/bench and the README"),
     "readme": (readme, "write results of the demo into the README"),
 }
 

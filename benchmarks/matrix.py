@@ -1,56 +1,144 @@
-"""`make bench`: the demo's measurement over several site sizes, warm and cold; one JSON file each.
+"""`make bench`: every row that a bar is about, one JSON file each; then the bars and the plots.
 
-A site of 8 wants about 45 ms of CPU for each MB of image (clients included): the default rate is one
-that two cores carry, so that the network is measured and not the machine.
+A row is a command of this package, run as a program of its own, so that one that breaks leaves the
+others whole. A site of 16 wants up to 45 ms of CPU for each MB of image and node (clients included):
+the rate is one that two cores carry, so that the network is measured and not the machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import demo
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-__all__ = ["add_arguments", "run"]
+from benchmarks import bars, plots
+from benchmarks.testbed import TestbedError
 
-_RESULTS = Path(__file__).parent / "results"
+__all__ = ["ROWS", "Row", "add_arguments", "run", "words_of"]
+
+_ALL = "direct,pull-through,p2pd"
+_LATE_LAN = "100M"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A command's words; `sized` ones also get --size, --wan and --repeat of the matrix."""
+
+    name: str
+    words: tuple[str, ...]
+    sized: bool = True
+    long: bool = False
+
+
+ROWS: tuple[Row, ...] = (
+    *(Row(f"warm-{n}", ("update", "--nodes", str(n), "--systems", _ALL)) for n in (1, 2, 4, 8, 16)),
+    *(
+        Row(f"cold-{n}", ("update", "--nodes", str(n), "--seeder", "cold", "--systems", "p2pd"))
+        for n in (2, 8)
+    ),
+    Row(
+        "rolling-8",
+        ("update", "--nodes", "8", "--layers", "8", "--arrival", "rolling:2", "--systems", "p2pd"),
+    ),
+    Row(
+        "late-4",
+        ("update", "--nodes", "4", "--lan", _LATE_LAN, "--arrival", "late:1", "--systems", "p2pd"),
+    ),
+    Row("bare-8", ("bare", "--nodes", "8")),
+    Row("unpack", ("unpack", "--nodes", "2", "--size", "64M"), sized=False),
+    Row("idle", ("idle",), sized=False),
+    Row("hit", ("hit",), sized=False),
+    Row("held", ("held",), sized=False),
+    Row("large", ("large",), sized=False, long=True),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--nodes", default="1,2,4,8", help="site sizes (1,2,4,8)")
-    parser.add_argument("--seeders", default="warm,cold", help="states of the seeder (warm,cold)")
-    parser.add_argument("--image", default="96M", help="'debian' or a size (96M)")
-    parser.add_argument("--wan", default="25M", help="WAN, bit/s (25M)")
-    parser.add_argument("--systems", default="p2pd", help="of direct,pull-through,p2pd (p2pd)")
-    parser.add_argument("--results", type=Path, default=_RESULTS, help=f"directory ({_RESULTS})")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = (
+        "Run every row, write one JSON file each, show the bars beside what was measured, draw the plots.\n"
+        "The defaults take about an hour and a half on two cores, most of it the ways of today with 16\n"
+        "nodes. Leave the machine alone meanwhile: what others use of it is told in the table."
+    )
+    names = ", ".join(row.name for row in ROWS)
+    parser.add_argument("--rows", metavar="ROW,…", help=f"only these, of {names} (all but the long: large)")
+    parser.add_argument("--size", default="32M", help="size of the image in the rows of updates (32M)")
+    parser.add_argument("--wan", default="16M", help="WAN in them, bit/s (16M)")
+    parser.add_argument("--repeat", type=int, default=2, help="how often each (2)")
+    parser.add_argument("--results", type=Path, default=bars.RESULTS, help="directory (%(default)s)")
+    parser.add_argument("--docs", type=Path, default=plots.DOCS, help="where plots go (%(default)s)")
+    parser.add_argument("--readme", type=Path, default=plots.README, help="what shows them (%(default)s)")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit code: 0 when every run verified its content. Raises TestbedError."""
-    parser = argparse.ArgumentParser()
-    demo.add_arguments(parser)
-    rows, worst = [], 0
-    for seeder in options.seeders.split(","):
-        for nodes in options.nodes.split(","):
-            out = options.results / f"{nodes}-nodes-{seeder}.json"
-            words = ["--nodes", nodes, "--seeder", seeder, "--image", options.image, "--wan", options.wan]
-            worst |= demo.run(parser.parse_args([*words, "--systems", options.systems, "--json", str(out)]))
-            rows.append((seeder, nodes, json.loads(out.read_text())))
-    heads = ("seeder", "nodes", "system", "site s", "/ limit", "WAN ratio", "CPU ms/MB")
-    print("\n" + " ".join(f"{head:>13}" for head in heads))
-    for seeder, nodes, document in rows:
-        megabytes = document["scenario"]["image_bytes"] / 1e6
-        for result in document["results"]:
-            cpu, ratio = result["cpu_s_per_node"], result["site_s"] / document["limit_s"]
-            cells = (
-                seeder,
-                nodes,
-                result["system"],
-                f"{result['site_s']:.2f}",
-                f"{ratio:.3f}",
-                f"{result['wan_ratio']:.3f}",
-                "-" if cpu is None else f"{cpu * 1000 / megabytes:.1f}",
-            )
-            print(" ".join(f"{cell:>13}" for cell in cells))
-    return worst
+    """Exit code: 1 where a row failed or a bar was missed. Raises TestbedError."""
+    rows = _chosen(options.rows)
+    options.results.mkdir(parents=True, exist_ok=True)
+    console = Console(stderr=True)
+    failed = []
+    columns = [TextColumn("{task.description:12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
+    with Progress(*columns, TextColumn("{task.fields[said]}"), console=console) as progress:
+        task = progress.add_task("", total=len(rows), said="")
+        for row in rows:
+            progress.update(task, description=row.name, said="")
+            why = _play(row, options, lambda said: progress.update(task, said=said))
+            if why is not None:
+                failed.append(row.name)
+                console.print(f"{row.name} failed: {why}", markup=False)
+            progress.advance(task)
+    verdicts = bars.judge(bars.load(options.results))
+    print("\n".join(bars.table(verdicts)))
+    plots.write(options.results, options.docs, options.readme)
+    return 1 if failed or any(verdict.missed for verdict in verdicts) else 0
+
+
+def words_of(row: Row, options: argparse.Namespace) -> list[str]:
+    """The row's command line, without the program."""
+    words = [*row.words]
+    if row.sized:
+        words += ["--size", options.size, "--wan", options.wan]
+    if not row.long:
+        words += ["--repeat", str(options.repeat)]
+    return words
+
+
+def _chosen(names: str | None) -> list[Row]:
+    if names is None:
+        return [row for row in ROWS if not row.long]
+    known = {row.name: row for row in ROWS}
+    if unknown := [name for name in names.split(",") if name not in known]:
+        raise TestbedError(f"no such row: {unknown[0]}; choose of {', '.join(known)}")
+    return [known[name] for name in names.split(",")]
+
+
+def _play(row: Row, options: argparse.Namespace, say: Callable[[str], None]) -> str | None:
+    """Run one row to its end; why it failed, if it did. A row that broke leaves no old file."""
+    final = options.results / f"{row.name}.json"
+    made = options.results / f"{row.name}.new"
+    command = [sys.executable, "-m", "benchmarks", *words_of(row, options), "--json", str(made)]
+    last = ""
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as child:
+        try:
+            assert child.stderr is not None
+            for line in child.stderr:
+                last = line.strip() or last
+                say(last[:100])
+            code = child.wait()
+        except BaseException:
+            child.send_signal(signal.SIGINT)  # so that it takes its testbed down
+            raise
+    final.unlink(missing_ok=True)
+    if made.exists() and made.stat().st_size:
+        made.replace(final)  # an update that failed is a result too, and says so
+    else:
+        made.unlink(missing_ok=True)
+    return (last or f"exit code {code}") if code else None

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 
 from benchmarks.arrival import TOGETHER, Arrival
 from benchmarks.machine import Load, LoadWatch, background_share
-from benchmarks.testbed import FetchOutcome, Image, Node, Process, Testbed, TestbedError
+from benchmarks.testbed import FetchOutcome, Image, Process, Testbed, TestbedError
+from benchmarks.testbed.live_site import metric
 from benchmarks.testbed.node import MIRROR_URL, PendingFetch
 from benchmarks.testbed.site import CACHE_URL
 
@@ -33,7 +34,6 @@ __all__ = [
     "SystemResult",
     "measure_floor",
     "measure_system",
-    "metric_sum",
     "set_up",
 ]
 
@@ -195,14 +195,6 @@ def set_up(bed: Testbed, ref: str, scenario: Scenario, system: str) -> None:
         time.sleep(_DISCOVERY_S)
 
 
-def metric_sum(node: Node, name: str) -> int:
-    """A counter of the node's p2pd, over all its labels; 0 where it has not counted yet."""
-    lines = node.http("GET", "/metrics").text.splitlines()
-    return int(
-        sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((name + "{", name + " ")))
-    )
-
-
 class _Update:
     """One update under way: its clients, the clock, and what is watched meanwhile."""
 
@@ -299,9 +291,8 @@ class _Update:
             self._observer(seconds, held)
 
     def _wan_blob_bytes(self) -> int:
-        return sum(
-            metric_sum(node, "p2pd_wan_bytes_total") for node in self._bed.nodes if node.p2pd is not None
-        )
+        nodes = [node for node in self._bed.nodes if node.p2pd is not None]
+        return int(sum(metric(node, "p2pd_wan_bytes_total") for node in nodes))
 
 
 def _errors(bed: Testbed, image: Image, outcomes: Sequence[FetchOutcome]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.sizes import readable_bytes, readable_rate
 from benchmarks.testbed import TestbedError
 
-__all__ = ["add_arguments", "run", "table", "with_measured"]
+__all__ = ["add_arguments", "run", "table", "with_block", "with_measured"]
 
 BEGIN, END = "<!-- measured:begin -->", "<!-- measured:end -->"
 
@@ -72,11 +72,16 @@ def table(document: Document) -> str:
 
 def with_measured(text: str, block: str) -> str:
     """`text` with `block` between the marks; raises TestbedError where they are not."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise TestbedError(f"the README has no {BEGIN} … {END}: put both where the figures belong")
-    return f"{before}{BEGIN}\n{block}\n{END}{after}"
+    return with_block(text, BEGIN, END, block)
+
+
+def with_block(text: str, begin: str, end: str, block: str) -> str:
+    """`text` with `block` between two marks; raises TestbedError where they are not."""
+    before, found_begin, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found_begin or not found_end:
+        raise TestbedError(f"the README has no {begin} … {end}: put both where the figures belong")
+    return f"{before}{begin}\n{block}\n{end}{after}"
 
 
 def draw(document: Document, path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.machine import CPU_BOUND, machine_document
 from benchmarks.measure import Floor, SystemResult
+from benchmarks.outcome import spread
 from benchmarks.sizes import readable_bytes, readable_rate
 
 __all__ = ["Report", "Round"]
@@ -77,6 +78,7 @@ class Report:
             "machine": dict(self.machine),
             "limit_s": self.limit_s,
             "limits": [one.floor.seconds for one in self.rounds],
+            "limit_wan_bytes": statistics.median(one.floor.wan_bytes for one in self.rounds),
             "results": [self._system_document(runs) for runs in self._by_system()],
         }
 
@@ -118,17 +120,32 @@ class Report:
         document["cpu_bound"] = any(result.load is not None and result.load.cpu_bound for result in results)
         document["limit_ratio"] = _median(result.site_s / floor.seconds for floor, result in good)
         document["spread"] = {
-            "site_s": _spread(result.site_s for _, result in good),
-            "limit_ratio": _spread(result.site_s / floor.seconds for floor, result in good),
-            "wan_ratio": _spread(result.wan_ratio for _, result in good),
-            "last_wait_ratio": _spread(result.node_s[-1] / floor.seconds for floor, result in good),
-            "speed_up": _spread(self._speed_ups(results[0].system)),
-        }
+            "site_s": spread(result.site_s for _, result in good),
+            "limit_ratio": spread(result.site_s / floor.seconds for floor, result in good),
+            "wan_ratio": spread(result.wan_ratio for _, result in good),
+            "last_wait_ratio": spread(result.node_s[-1] / floor.seconds for floor, result in good),
+            "speed_up": spread(self._speed_ups(results[0].system)),
+        } | self._costs([result for _, result in good])
         document["runs"] = [
             _result_document(result) | {"limit_s": floor.seconds} | _run_details(result)
             for floor, result in runs
         ]
         return document
+
+    def _costs(self, results: Sequence[SystemResult]) -> dict[str, dict[str, float] | None]:
+        megabytes = self.image_bytes / 1e6
+        cpu = [r.cpu_s_per_node for r in results if r.cpu_s_per_node is not None]
+        late = [r.late for r in results if r.late is not None]
+        lan_s = self.image_bytes * 8 / self.lan_bit_s
+        return {
+            "cpu_ms_per_mb": spread(seconds * 1000 / megabytes for seconds in cpu),
+            "rss_mib_per_node": spread(r.rss_mib_per_node for r in results if r.rss_mib_per_node is not None),
+            "seeder_rss_mib": spread(r.seeder_rss_mib for r in results if r.seeder_rss_mib is not None),
+            "late_wan_blob_bytes": spread(
+                one.wan_blob_bytes for one in late if one.wan_blob_bytes is not None
+            ),
+            "late_lan_ratio": spread(max(one.node_s) / lan_s for one in late),
+        }
 
     def _speed_ups(self, system: str) -> list[float]:
         """Against "direct" of the same round, where both went well."""
@@ -208,13 +225,6 @@ def _run_details(result: SystemResult) -> dict[str, object]:
             "wan_blob_bytes": result.late.wan_blob_bytes,
         }
     return details
-
-
-def _spread(values: Iterable[float]) -> dict[str, float] | None:
-    found = sorted(values)
-    if not found:
-        return None
-    return {"min": found[0], "median": statistics.median(found), "max": found[-1]}
 
 
 def _median(values: Iterable[float]) -> float | None:

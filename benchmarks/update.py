@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.arrival import TOGETHER, Arrival
 from benchmarks.measure import SYSTEMS, Floor, Scenario, SystemResult, measure_floor, measure_system
+from benchmarks.outcome import check_writable, save
 from benchmarks.progress import Progress
 from benchmarks.report import Report, Round
 from benchmarks.sizes import argument, parse_bytes, parse_rate, readable_bytes
@@ -28,12 +28,10 @@ __all__ = [
     "Plan",
     "add_arguments",
     "add_site_arguments",
-    "check_writable",
     "conduct",
     "image_of",
     "measure",
     "run",
-    "save",
 ]
 
 _SEED = 1
@@ -127,8 +125,7 @@ def run(options: argparse.Namespace) -> int:
 
 def conduct(plan: Plan, out: Path | None, size_option: str) -> int:
     """Measure, save, print; the exit code. `size_option` is what the user calls the image's size."""
-    if out is not None:
-        check_writable(out)
+    check_writable(out)
     report = measure(plan, size_option)
     if out is not None:
         save(report.document(), out)
@@ -173,19 +170,6 @@ def image_of(size: str, layers: int, option: str = "--size") -> Image:
         return synthetic_image(_SEED, parse_bytes(size), layers)
     except ValueError as error:
         raise TestbedError(f"{option} {size}: {error}; say 'debian' or a size such as 64M") from error
-
-
-def check_writable(path: Path) -> None:
-    """Before minutes of work, not after."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    except OSError as error:
-        raise TestbedError(f"--json {path}: {error.strerror}; name a file that can be written") from error
-
-
-def save(document: object, path: Path) -> None:
-    path.write_text(json.dumps(document, indent=2) + "\n")
 
 
 def _round(bed: Testbed, ref: str, scenario: Scenario, plan: Plan) -> Round:

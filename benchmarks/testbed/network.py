@@ -43,7 +43,8 @@ class SiteSpec:
 
     `origin_bit_s` shapes the link between origin and seeder (None: as fast as the machine).
     `disk_bytes` is what the disks of all hosts may come to hold: where memory allows they are on
-    tmpfs, because a node of a real site shares its disk with nobody.
+    tmpfs, because a node of a real site shares its disk with nobody. `on_disk` keeps them off it: its
+    huge pages would fill the holes of sparse files.
     """
 
     nodes: int = 2
@@ -51,6 +52,7 @@ class SiteSpec:
     lan_bit_s: int = 1_000_000_000
     origin_bit_s: int | None = None
     disk_bytes: int = 4 << 30
+    on_disk: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.nodes <= _MAX_NODES:

@@ -52,7 +52,8 @@ class Testbed:
     def __enter__(self) -> Testbed:
         if (why := missing_prerequisite()) is not None:
             raise TestbedError(why)
-        self.outer = Outer(in_memory=_free_memory() >= _MEMORY_MARGIN * self.spec.disk_bytes)
+        fits = _free_memory() >= _MEMORY_MARGIN * self.spec.disk_bytes
+        self.outer = Outer(in_memory=fits and not self.spec.on_disk)
         try:
             self.outer.run(["sh", "-s"], text=build_script(self.spec))
             for host in ("origin", "cache", "seeder"):

@@ -80,6 +80,18 @@ def test_late_nodes_of_a_repeated_update_fetch_nothing_over_the_wan(tmp_path: Pa
         assert 0 < run["load"]["busy"] <= 1
 
 
+def test_p2pd_is_compared_with_a_bare_swarm_of_the_same_bytes(tmp_path: Path) -> None:
+    out = tmp_path / "bare.json"
+    done = benchmark(
+        "bare", "--nodes", "2", "--wan", "40M", "--size", "2M", "--layers", "1", "--json", str(out)
+    )
+    assert done.returncode == 0, done.stderr
+    [run] = json.loads(out.read_text())["runs"]
+    assert run["ratio"] == pytest.approx(run["p2pd_ms_per_mb"] / run["bare_ms_per_mb"])
+    assert run["bare_ms_per_mb"] > 0
+    assert run["bare_wan_ratio"] > 0.9
+
+
 def test_interrupt_in_mid_update_ends_at_once() -> None:
     slow = ["--nodes", "2", "--wan", "1M", "--image", "256K", "--layers", "1", "--systems", "direct"]
     command = [sys.executable, "-m", "benchmarks", "demo", *slow]
