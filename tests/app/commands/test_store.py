@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 import typer
+from structlog.testing import capture_logs
 
 from p2pd.app.commands import make_app
 from p2pd.app.commands.output import run_app
@@ -36,16 +37,17 @@ async def fill(directory: Path) -> None:
 
 
 async def call(app: Callable[[], typer.Typer], *words: str) -> int:
-    return await trio.to_thread.run_sync(run_app, app(), "p2pd", words)
+    with capture_logs():  # the daemon's own lines: it lives in this process
+        return await trio.to_thread.run_sync(run_app, app(), "p2pd", words)
 
 
 async def check(app: Callable[[], typer.Typer], socket: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
     asked = ("gc", "--socket", str(socket))
     assert await call(app, *asked, "--dry-run") == 0
     assert "would free 1.0 MB; 3.1 MB held" in capsys.readouterr().out
     assert await call(app, *asked, "--json") == 0
-    out = capsys.readouterr().out
-    told, _ = json.JSONDecoder().raw_decode(out[out.index("{\n") :])  # behind the daemon's own log lines
+    told = json.loads(capsys.readouterr().out)
     assert (len(told["gone"]), told["freed"], told["held_bytes"]) == (1, MIB + 1, 2 * MIB + 2)
     assert await call(app, *asked) == 0
     shown = capsys.readouterr()
