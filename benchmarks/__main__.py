@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from benchmarks import bars, demo, large, matrix, plots, readme, update
+from benchmarks import bars, demo, large, matrix, plots, readme, simulate, update
 from benchmarks.faults import command as faults
 from benchmarks.micro import bare, held, hit, idle, unpack
 from benchmarks.testbed import TestbedError
@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": (demo, "update a site as today and with p2pd, and compare"),
     "update": (update, "the same with every choice open: arrival, repetitions, systems"),
     "matrix": (matrix, "every row that a bar is about, then bars and plots (make bench)"),
+    "simulate": (simulate, "sites of a thousand nodes and a thousand sites, in virtual time"),
     "faults": (faults, "break a site in every way, and see what holds"),
     "bare": (bare, "CPU of a node beside that of a bare libtorrent swarm"),
     "idle": (idle, "CPU and memory of a node that does nothing, and its start"),

@@ -7,10 +7,15 @@ from collections.abc import Container
 from p2pd.decide.ownership import Ranking, object_key, ranked, stripe_key
 from p2pd.model.reference import Digest
 
-__all__ = ["FETCHERS", "Fetchers"]
+__all__ = ["FETCHERS", "Fetchers", "fetchers_key"]
 
 FETCHERS = 32
 """Nodes that fetch: enough to fill any WAN, few enough that all can watch each other in a large site."""
+
+
+def fetchers_key(digest: Digest) -> bytes:
+    """What nodes are ranked by to fetch this blob."""
+    return object_key(f"fetchers {digest}")
 
 
 class Fetchers:
@@ -19,7 +24,7 @@ class Fetchers:
     def __init__(self, digest: Digest, last: Container[str]) -> None:
         self._digest = digest
         self._last = last
-        self._ranking = Ranking(object_key(f"fetchers {digest}"))
+        self._ranking = Ranking(fetchers_key(digest))
         self._first: list[str] = []
         self._ranks: dict[int, list[str]] = {}
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable
+from heapq import nlargest
 
 import xxhash
 
 from p2pd.model.reference import Digest
 
-__all__ = ["Ranking", "object_key", "owner", "ranked", "stripe_key"]
+__all__ = ["Ranking", "first", "object_key", "owner", "ranked", "stripe_key"]
 
 
 def stripe_key(digest: Digest, stripe: int) -> bytes:
@@ -34,6 +35,11 @@ def ranked(key: bytes, members: Iterable[str]) -> list[str]:
 def owner(key: bytes, members: Iterable[str]) -> str | None:
     """The first of `ranked`, in one pass; None where there are no members."""
     return max(members, key=lambda member: (_score(key, member), member), default=None)
+
+
+def first(key: bytes, members: Iterable[str], count: int) -> list[str]:
+    """The first `count` of `ranked`, for many members."""
+    return nlargest(count, members, key=lambda member: (_score(key, member), member))
 
 
 class Ranking:

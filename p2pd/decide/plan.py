@@ -238,6 +238,11 @@ class FetchPlan:
         """Other nodes that are fetching."""
         return self._members.keys()
 
+    def way_of(self, node: str) -> Way:
+        """By which way another node fetches; none where it is no member."""
+        member = self._members.get(node)
+        return Way.NONE if member is None else member.way
+
     def members_by(self, way: Way) -> list[str]:
         """Other nodes that are fetching and can do so by this way."""
         return [node for node, member in self._members.items() if member.way is way]

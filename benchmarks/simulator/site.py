@@ -2,8 +2,12 @@
 
 The WAN is a fluid shared evenly among the stripes in flight (each node can have a cap), after a round
 trip. The LAN hands pieces on as a swarm does: every holder of a piece gives to random nodes that lack
-it, a few at a time. Progress is told as the daemon tells it: at most every 100 ms, again each second,
-late by the latency, and lost at random. A node that leaves says nothing; the others notice after 3 s.
+it, a few at a time. Progress is told as the daemon tells it (p2pd.decide.report, p2pd.decide.circle), late by
+the latency, and at random only with the next report. A node that leaves says nothing; the others notice
+after 3 s.
+
+Control messages are counted as p2pd.wire.codec encodes them, without TCP/IP. Nodes that wait for the WAN ask
+nothing; HTTP headers and metadata over the WAN are counted too.
 """
 
 from __future__ import annotations
@@ -15,8 +19,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 
+from benchmarks.simulator.bytes import Bytes
 from p2pd.decide.bits import iter_bits, mask_of
+from p2pd.decide.circle import MESH, Choice, Circle
 from p2pd.decide.plan import IN_FLIGHT, FetchPlan, Way
+from p2pd.decide.report import HEARTBEAT, REPORT_EVERY, Report
 from p2pd.model.layout import Layout
 from p2pd.model.reference import Digest
 
@@ -24,8 +31,11 @@ __all__ = ["MIB", "Node", "Site"]
 
 MIB = 1024 * 1024
 NOTICED_AFTER = 3.0
-REPORT_EVERY = 0.1
-HEARTBEAT = 1.0
+NEWS = 0.05
+ACQUAINTED_EVERY = 0.25
+SWARM_PEERS = 24
+PING = 5.0
+PING_IN_CROWD = 15.0
 TICK = 1.0
 HASHING = 0.01
 UPLOADS = 4
@@ -55,10 +65,17 @@ class Node:
     uploads: int = 0
     flows: dict[int, Flow] = field(default_factory=dict)
     known: dict[Node, None] = field(default_factory=dict)
+    circle: Circle | None = None
+    choice: Choice = field(default_factory=lambda: Choice(frozenset()))
+    report: Report | None = None
+    sent: int = 0
+    received: int = 0
+    phase: float = 0.0
+    will_meet: bool = False
     leads: bool = False
     done_at: float | None = None
     life: int = 0
-    will_decide: bool = False
+    decides_at: float = float("inf")
     will_report: bool = False
     told_at: float = -1.0
     timer: int = 0
@@ -80,7 +97,6 @@ class Site:
         loss: float = 0.0,
         way: Way = Way.SEEDER,
         late: dict[int, float] | None = None,
-        view: Callable[[Node, list[Node]], list[Node]] | None = None,
     ) -> None:
         self.random = random.Random(seed)
         self.now = 0.0
@@ -90,13 +106,17 @@ class Site:
         self.wan, self.round_trip, self.latency, self.loss = wan, round_trip, latency, loss
         self.piece_time = self.layout.piece_length * UPLOADS / lan
         self.wan_bytes = 0.0
+        self.requests = 0
+        self._report_bytes = 0
         self._undone = 0
         self._to_start = nodes
         self.notices = 0
         self.fetched: dict[int, list[str]] = {}
         """Who fetched each stripe, in order of the requests."""
         self.most_leads = 0
-        self._view = view
+        self.bytes = Bytes(self.digest, self.layout)
+        self._open = 0
+        self._is_large = nodes > MESH + 1
         self._flows: list[Flow] = []
         self._flowed_at = 0.0
         self._flow_turn = 0
@@ -107,7 +127,9 @@ class Site:
             Node(f"node-{i}", FetchPlan(self.digest, self.layout, f"node-{i}", way, 0.0), way)
             for i in range(nodes)
         ]
+        self._by_name = {node.name: node for node in self.nodes}
         for i, node in enumerate(self.nodes):
+            node.phase = self.random.random() * REPORT_EVERY
             start = (late or {}).get(i, 0.0)
             node.alive = False
             self.at(start, partial(self._start_first, node))
@@ -146,6 +168,28 @@ class Site:
     def wan_ratio(self) -> float:
         return self.wan_bytes / self.layout.size
 
+    def control_bytes(self, node: Node) -> int:
+        """What a node sent and received over the control plane, at the end of `run`."""
+        segments = self.layout.segment_count
+        joins = 2 * segments * min(SWARM_PEERS, len(node.known)) * self.bytes.join_and_reply
+        silent = len(self.nodes) - 1 - len(node.known)
+        every = PING_IN_CROWD if self._is_large else PING
+        pings = 2 * silent * int(self.now / every + 1) * self.bytes.ping_and_pong
+        return node.sent + node.received + joins + pings
+
+    @property
+    def control_bytes_in_mesh(self) -> float:
+        """What a node would have sent and received, had everybody told everybody."""
+        others = len(self.nodes) - 1
+        met = 2 * others * (self.bytes.want + self.bytes.want_reply)
+        return met + 2 * others * self._report_bytes / len(self.nodes)
+
+    def add_metadata(self) -> None:
+        """Count what the nodes that ask the seeder for piece hashes cost the WAN."""
+        askers = sum(not node.choice.followed for node in self.nodes)
+        self.requests += askers * self.layout.segment_count
+        self.wan_bytes += askers * self.layout.segment_count * self.bytes.metadata
+
     # Scenario.
 
     def _start_first(self, node: Node) -> None:
@@ -161,18 +205,61 @@ class Site:
         node.receiving = node.uploads = 0
         node.alive, node.leads, node.done_at = True, False, None
         node.plan = FetchPlan(self.digest, self.layout, node.name, node.way, self.now, node.have)
-        node.will_decide = node.will_report = False
+        node.will_report = node.will_meet = False
+        node.decides_at = float("inf")
         self._undone += 1
         for stripe in iter_bits(self.all & ~node.have):
-            self._lacking[stripe].append(node)
+            self._lacks(node, stripe)
+        node.report = Report(self.digest, self.layout.size)
+        node.known = {}
         peers = [peer for peer in self.nodes if peer is not node and peer.alive]
-        node.known = dict.fromkeys(self._view(node, peers) if self._view is not None else peers)
-        for peer in node.known:
-            self._meet(node, peer)
-            self._meet(peer, node)
-            peer.known[node] = None
-        self.poke(node)
+        if self._is_large:
+            self._announce(node, peers)
+        else:
+            for peer in peers:
+                self._introduce(node, peer)
+            self.poke(node)
         self.after(self.latency * 2, self._kick)
+
+    def _announce(self, node: Node, peers: list[Node]) -> None:
+        """All hear at once that the node is interested; each chooses anew whom to know, by and by."""
+        node.circle, node.choice = Circle(self.digest, node.name), Choice(frozenset())
+        for peer in peers:
+            node.circle.add(peer.name)
+            if peer.circle is not None:
+                peer.circle.add(node.name)
+                self._meet_soon(peer, ACQUAINTED_EVERY)
+            peer.received += self.bytes.wanted
+        node.sent += self.bytes.wanted * len(peers)
+        self._meet_soon(node, 4 * self.latency)
+
+    def _meet_soon(self, node: Node, delay: float) -> None:
+        if not node.will_meet:
+            node.will_meet = True
+            life = node.life
+            self.after(delay, lambda: self._meet_circle(node, life))
+
+    def _meet_circle(self, node: Node, life: int) -> None:
+        node.will_meet = False
+        if node.life != life or node.circle is None or node.done_at is not None:
+            return
+        node.choice = node.circle.choose()
+        for name in sorted(node.choice.told):  # sets of strings have no order that a seed would fix
+            peer = self._by_name[name]
+            if peer not in node.known and peer.alive:
+                self._introduce(node, peer)
+        self.poke(node)
+
+    def _introduce(self, node: Node, peer: Node) -> None:
+        """A Want and its reply: each knows how the other stands."""
+        want, reply = self.bytes.want, self.bytes.want_reply
+        node.sent += want
+        peer.received += want
+        peer.sent += reply
+        node.received += reply
+        self._meet(node, peer)
+        self._meet(peer, node)
+        node.known[peer] = peer.known[node] = None
 
     def restart(self, node: Node) -> None:
         """Start it again if it is down."""
@@ -183,7 +270,7 @@ class Site:
         """The node has the whole blob from elsewhere."""
         for stripe in iter_bits(self.all & ~node.have):
             if node in self._lacking[stripe]:
-                self._lacking[stripe].remove(node)
+                self._lacks_no_more(node, stripe)
         node.have = self.all
         self._done(node)
         self._kick()
@@ -197,7 +284,7 @@ class Site:
         if node.done_at is None:
             self._undone -= 1
         for stripe in iter_bits(self.all & ~node.have & ~node.receiving):
-            self._lacking[stripe].remove(node)
+            self._lacks_no_more(node, stripe)
         self._drop_flows([flow for flow in self._flows if flow.node is node])
         node.flows.clear()
         life = node.life
@@ -206,9 +293,14 @@ class Site:
     def _notice_absence(self, node: Node, life: int) -> None:
         if node.life == life:
             for peer in self.nodes:
-                peer.plan.member_left(node.name)
-                peer.known.pop(node, None)
-                self.poke(peer)
+                if peer.circle is not None and peer.alive:
+                    peer.circle.discard(node.name)
+                    if node.name in peer.choice.told:
+                        self._meet_soon(peer, 0.0)
+                if node in peer.known:
+                    peer.plan.member_left(node.name)
+                    del peer.known[node]
+                    self.poke(peer)
 
     def set_way(self, way: Way, nodes: list[Node] | None = None, *, cut: bool = True) -> None:
         """The seeder is seen to be gone (or back); requests in flight fail where `cut`."""
@@ -235,17 +327,21 @@ class Site:
 
     # A node's life.
 
-    def poke(self, node: Node) -> None:
-        if node.alive and not node.will_decide and node.done_at is None:
-            node.will_decide = True
-            self.at(self.now, lambda: self._decide(node))
+    def poke(self, node: Node, within: float = 0.0) -> None:
+        """Decide again, soon; news of others is gathered for a moment, as the daemon does."""
+        when = self.now + within
+        if node.alive and node.done_at is None and when < node.decides_at:
+            node.decides_at = when
+            self.at(when, lambda: self._decide(node, when))
 
-    def _decide(self, node: Node) -> None:
-        node.will_decide = False
+    def _decide(self, node: Node, when: float) -> None:
+        if node.decides_at != when:
+            return
+        node.decides_at = float("inf")
         if not node.alive or node.done_at is not None:
             return
         plan = node.plan
-        plan.way_changed(node.way, self.now)
+        plan.way_changed(node.choice.way(node.way, plan.way_of), self.now)
         decision = plan.decide(self.now)
         for stripe in decision.fetch:
             self._check_fetch(node, stripe)
@@ -308,6 +404,8 @@ class Site:
 
         def told() -> None:
             for peer in node.known:
+                peer.received += self.bytes.done
+                node.sent += self.bytes.done
                 if peer.alive and node.alive:
                     peer.plan.holder_found(node.name, self.now)
                     self.poke(peer)
@@ -330,7 +428,8 @@ class Site:
         if node.alive and not node.will_report and node.done_at is None:
             node.will_report = True
             life = node.life
-            self.at(max(self.now, node.told_at + REPORT_EVERY), lambda: self._report(node, life))
+            turns = (self.now - node.phase) // REPORT_EVERY + 1
+            self.at(node.phase + turns * REPORT_EVERY, lambda: self._report(node, life))
 
     def _report(self, node: Node, life: int) -> None:
         if node.life != life or node.done_at is not None:
@@ -340,12 +439,18 @@ class Site:
         have, claimed = node.plan.have, node.plan.claimed
         hearers = [peer for peer in node.known if not self.loss or self.random.random() >= self.loss]
         self.notices += len(hearers)
+        assert node.report is not None
+        delta = node.report.due(have, claimed, node.plan.way.value, self.now)
+        size = 0 if delta is None else self.bytes.of_delta(delta)
+        node.sent += size * len(hearers)
+        self._report_bytes += size
 
         def arrive() -> None:
             for peer in hearers:
                 if peer.alive and peer.done_at is None and node.life == life and node.done_at is None:
+                    peer.received += size
                     self._tell(peer, node, have, claimed)
-                    self.poke(peer)
+                    self.poke(peer, NEWS)
 
         def again() -> None:
             if node.life == life and node.told_at == told_at and not node.will_report:
@@ -358,6 +463,8 @@ class Site:
 
     def _fetch(self, node: Node, stripe: int) -> None:
         cut = self.layout.stripe(stripe)
+        self.requests += 1
+        self.wan_bytes += self.bytes.range_headers
         flow = node.flows[stripe] = Flow(node, stripe, cut.stop - cut.start)
         self.fetched.setdefault(stripe, []).append(node.name)
 
@@ -410,7 +517,7 @@ class Site:
         if node.life == life:
             taken = node.have >> stripe & 1 or node.receiving >> stripe & 1
             if not taken:
-                self._lacking[stripe].remove(node)
+                self._lacks_no_more(node, stripe)
             self._gain(node, stripe)
 
     def _drop_flows(self, flows: list[Flow]) -> None:
@@ -421,6 +528,18 @@ class Site:
 
     # The LAN.
 
+    def _lacks(self, node: Node, stripe: int) -> None:
+        self._lacking[stripe].append(node)
+        self._open |= 1 << stripe
+
+    def _lacks_no_more(self, node: Node, stripe: int) -> None:
+        self._lacking[stripe].remove(node)
+        self._close(stripe)
+
+    def _close(self, stripe: int) -> None:
+        if not self._lacking[stripe]:
+            self._open &= ~(1 << stripe)
+
     def _kick(self) -> None:
         for node in self.nodes:
             if node.alive and node.have:
@@ -430,7 +549,9 @@ class Site:
         """Start what uploads the node has room for."""
         if not node.on_lan or not node.alive:
             return
-        for stripe in iter_bits(node.have):
+        if node.uploads >= UPLOADS:
+            return
+        for stripe in iter_bits(node.have & self._open):
             lacking = self._lacking[stripe]
             while lacking and node.uploads < UPLOADS:
                 at = self.random.randrange(len(lacking))
@@ -441,6 +562,7 @@ class Site:
                     continue
                 lacking[at] = lacking[-1]
                 lacking.pop()
+                self._close(stripe)
                 self._send(node, taker, stripe)
             if node.uploads >= UPLOADS:
                 return
@@ -460,7 +582,7 @@ class Site:
                     if came:
                         self._gain(taker, stripe)
                     else:
-                        self._lacking[stripe].append(taker)
+                        self._lacks(taker, stripe)
                         self.after(TICK, self._kick)
             self._give(giver)
 

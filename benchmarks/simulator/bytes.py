@@ -1,0 +1,48 @@
+"""Sizes of what nodes say: control messages by the real codec, HTTP by what the seeder was seen to send."""
+
+from __future__ import annotations
+
+from p2pd.model.layout import SHA1_BYTES, Layout
+from p2pd.model.messages import (
+    Join,
+    Joined,
+    Ping,
+    Pong,
+    Progress,
+    ProgressBatch,
+    ProgressDelta,
+    Want,
+    WantReply,
+)
+from p2pd.model.reference import Digest
+from p2pd.wire.codec import encode
+
+__all__ = ["Bytes"]
+
+_CORRELATION = 1000
+_RANGE_HEADERS = 400
+_METADATA_HEADERS = 250
+_WANTED = 48
+
+
+class Bytes:
+    """Of one blob. Frames with their length, without TCP/IP; answers over the WAN without their body."""
+
+    range_headers = _RANGE_HEADERS
+    wanted = _WANTED
+
+    def __init__(self, digest: Digest, layout: Layout) -> None:
+        bits = bytes(-(-layout.stripe_count // 8))
+        progress = Progress(digest, layout.size, bits, bits, "seeder")
+        hashes = bytes(SHA1_BYTES * layout.segment(0).piece_count)
+        self.want = len(encode(Want(progress), _CORRELATION))
+        self.want_reply = len(encode(WantReply(False, progress), _CORRELATION))
+        self.done = len(encode(progress))
+        join, joined = Join(digest, layout.size, 0), Joined(True, hashes)
+        self.join_and_reply = len(encode(join, _CORRELATION)) + len(encode(joined, _CORRELATION))
+        self.ping_and_pong = len(encode(Ping(), _CORRELATION)) + len(encode(Pong(), _CORRELATION))
+        self.metadata = _METADATA_HEADERS + len(hashes)
+
+    def of_delta(self, delta: ProgressDelta) -> int:
+        """A report of one blob."""
+        return len(encode(ProgressBatch((delta,))))

@@ -1,0 +1,68 @@
+"""Whom a node tells how it stands."""
+
+from p2pd.decide.circle import FOLLOWED, MESH, NEIGHBOURS, Choice, Circle
+from p2pd.decide.fetchers import FETCHERS
+from p2pd.decide.plan import Way
+from p2pd.model.reference import Digest
+
+DIGEST = Digest("0" * 64)
+
+
+def choices(count: int) -> dict[str, Choice]:
+    nodes = [f"{i:032x}" for i in range(count)]
+    chosen = {}
+    for me in nodes:
+        circle = Circle(DIGEST, me)
+        for node in nodes:
+            circle.add(node)
+        chosen[me] = circle.choose()
+    return chosen
+
+
+def test_in_a_small_site_everybody_tells_everybody() -> None:
+    for me, choice in choices(MESH + 1).items():
+        assert len(choice.told) == MESH
+        assert me not in choice.told
+        assert choice.followed == frozenset()
+
+
+def test_in_a_large_one_fetchers_know_each_other_and_the_others_follow_a_few() -> None:
+    chosen = choices(400)
+    fetchers = {node for node, choice in chosen.items() if not choice.followed}
+    assert len(fetchers) == FETCHERS
+    told_by: dict[str, int] = dict.fromkeys(chosen, 0)
+    for node, choice in chosen.items():
+        for other in choice.told:
+            told_by[other] += 1
+        if node in fetchers:
+            assert fetchers - {node} <= choice.told
+        else:
+            assert choice.followed <= fetchers & choice.told
+            assert len(choice.followed) == FOLLOWED
+            assert len(choice.told) <= FOLLOWED + NEIGHBOURS
+    assert max(told_by[node] for node in fetchers) < FETCHERS + NEIGHBOURS + 3 * 400 * FOLLOWED / FETCHERS
+
+
+def test_who_leaves_is_replaced() -> None:
+    circle = Circle(DIGEST, "me")
+    for i in range(200):
+        circle.add(f"{i:032x}")
+    before = circle.choose()
+    assert circle.choose() is before
+    gone = next(iter(before.told))
+    circle.discard(gone)
+    assert gone not in circle.choose().told
+    circle.discard(gone)
+    circle.add("me")
+    assert "me" not in circle.choose().told
+
+
+def test_who_follows_leaves_the_wan_to_those_while_they_reach_it() -> None:
+    choice = Choice(frozenset("abc"), frozenset("ab"))
+    ways = {"a": Way.NONE, "b": Way.SEEDER, "c": Way.SEEDER}
+    assert choice.way(Way.SEEDER, lambda node: ways[node]) is Way.NONE
+    ways["b"] = Way.NONE
+    assert choice.way(Way.SEEDER, lambda node: ways[node]) is Way.SEEDER
+    ways["a"] = Way.ORIGIN
+    assert choice.way(Way.ORIGIN, lambda node: ways[node]) is Way.NONE
+    assert Choice(frozenset("abc")).way(Way.SEEDER, lambda _: Way.SEEDER) is Way.SEEDER
