@@ -246,9 +246,10 @@ class LogSection:
         choice("debug", "info", "warning", "error"), "info", "The least important lines that are written."
     )
     format: str = key(
-        choice("auto", "json", "console"),
+        choice("auto", "json", "console", "journal"),
         "auto",
-        'How lines look: JSON objects, or words for a terminal. "auto": words on a terminal, else JSON.',
+        'How lines look: JSON objects, words for a terminal, or words with a level for the journal. "auto": '
+        "what stderr is, and JSON where it is neither.",
     )
 
 

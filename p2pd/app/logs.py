@@ -1,4 +1,4 @@
-"""Logging: structlog to stderr, as JSON lines or for a terminal, with libraries' records brought in.
+"""Logging: structlog to stderr, as JSON lines, for a terminal or for the journal, libraries' records too.
 
 The console format is our own few lines, so that it needs neither rich nor colorama, and no value
 can steer a terminal.
@@ -7,6 +7,7 @@ can steer a terminal.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import MutableMapping
 from typing import Any, TextIO
@@ -15,20 +16,23 @@ import structlog
 
 from p2pd.app.recent import RECENT
 
-__all__ = ["configure_logging", "render_console"]
+__all__ = ["configure_logging", "is_journal", "render_console", "render_journal"]
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 _LINE_LIMIT = 4096
 
 
 def configure_logging(level: str = "info", style: str = "auto", stream: TextIO | None = None) -> None:
-    """Set up logging of the whole process. `style`: "json", "console", or "auto" (console on a terminal).
+    """Set up logging of the whole process. `style`: "json", "console", "journal", or "auto" (by `stream`).
 
     Records of the standard library's loggers come as structured lines, from warning up (with level
     "error", from error up).
     """
     out = stream or sys.stderr
-    console = style == "console" or (style == "auto" and out.isatty())
+    if style == "auto":
+        style = "console" if out.isatty() else "journal" if is_journal(out) else "json"
+    renderers = {"console": render_console, "journal": render_journal}
     threshold = _LEVELS[level]
     structlog.configure(
         processors=[
@@ -36,7 +40,7 @@ def configure_logging(level: str = "info", style: str = "auto", stream: TextIO |
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             RECENT,
             structlog.processors.format_exc_info,
-            render_console if console else structlog.processors.JSONRenderer(default=str),
+            renderers.get(style) or structlog.processors.JSONRenderer(default=str),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=lambda *_names: _Lines(out),
@@ -60,10 +64,35 @@ def render_console(_logger: Any, _method: str, event: MutableMapping[str, Any]) 
     time = str(event.pop("timestamp", ""))[11:19]
     level = str(event.pop("level", ""))
     trace = event.pop("exception", None)
+    line = f"{time} {level:8} {_sentence(event)}"
+    return line + (f"\n{trace}" if trace else "")
+
+
+def is_journal(stream: TextIO) -> bool:
+    """Whether the journal reads `stream`. Source: systemd.exec(5), $JOURNAL_STREAM: device:inode of it."""
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
+def render_journal(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
+    """`<4>what happened  key=value …`. The journal has the time already, and takes the level from the prefix.
+
+    Source: sd-daemon(3). Each line of a traceback has the prefix, else the journal gives it another level.
+    """
+    event.pop("timestamp", None)
+    prefix = f"<{_PRIORITIES.get(str(event.pop('level', '')), 6)}>"
+    trace = str(event.pop("exception", None) or "")
+    lines = [_sentence(event), *trace.splitlines()]
+    return "\n".join(prefix + line for line in lines)
+
+
+def _sentence(event: MutableMapping[str, Any]) -> str:
     what = _plain(event.pop("event", ""))
     pairs = " ".join(f"{key}={_plain(value)}" for key, value in event.items())
-    line = f"{time} {level:8} {what}" + (f"  {pairs}" if pairs else "")
-    return line + (f"\n{trace}" if trace else "")
+    return what + (f"  {pairs}" if pairs else "")
 
 
 def _plain(value: object) -> str:

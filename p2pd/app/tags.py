@@ -32,6 +32,9 @@ HURRIED_FOR = 5.0
 CONFIRM_HURRIED = 1.0
 """After an answer from memory the next ones wait no longer than this, for `HURRIED_FOR` seconds."""
 
+TOLD_FOR = 60.0
+"""Seconds in which a tag's staleness is logged once."""
+
 OWNER_DEADLINE = 4.0
 MEMORY_DEADLINE = 1.0
 
@@ -46,6 +49,7 @@ class Tags:
         self._fresh: dict[Key, tuple[Descriptor, float]] = {}
         self._flights: Flights[Key, Descriptor] = Flights()
         self._hurried_until = float("-inf")
+        self._told_stale: dict[Key, float] = {}
 
     async def resolve(self, repository: Repository, tag: Tag) -> tuple[Descriptor, bool]:
         """The descriptor and whether it is stale (nobody upstream could be asked). Raises P2pdError."""
@@ -79,8 +83,15 @@ class Tags:
         age = time.time() - record.confirmed_at
         self._site.metrics.stale_tags.inc()
         reason = str(faults[0]) if faults else "the WAN gave no answer in time"
-        log.warning("tag.stale", tag=f"{repository}:{tag}", age_s=round(age), reason=reason)
+        level = log.warning if self._is_news((repository, tag)) else log.debug
+        level("tag.stale", tag=f"{repository}:{tag}", age_s=round(age), reason=reason)
         return record.descriptor, True
+
+    def _is_news(self, key: Key) -> bool:
+        """Whether nobody was told of late that this tag is stale: one pull asks for it several times."""
+        now = trio.current_time()
+        self._told_stale = {known: at for known, at in self._told_stale.items() if now - at < TOLD_FOR}
+        return self._told_stale.setdefault(key, now) == now
 
     async def answer_peer(self, message: Resolve) -> Resolved:
         """What a peer is told: the upstream's word (as the tag's owner), or what is remembered."""

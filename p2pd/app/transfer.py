@@ -95,6 +95,7 @@ class Transfer:
         self._alive_at = trio.current_time()
         self._lead_scope: trio.CancelScope | None = None
         self.last_fault: P2pdError | None = None
+        self._told_fault = ""
 
     # For the peer service.
 
@@ -370,7 +371,10 @@ class Transfer:
     def _note_fault(self, error: P2pdError) -> None:
         if not isinstance(self.last_fault, _REFUSALS) or isinstance(error, _REFUSALS):
             self.last_fault = error
-        log.info("transfer.fault", digest=str(self.digest), reason=str(error))
+        # Each stripe fails by the same reason, again every second: it is told once.
+        level = log.debug if str(error) == self._told_fault else log.info
+        level("transfer.fault", digest=str(self.digest), reason=str(error))
+        self._told_fault = str(error)
         self.poke()
 
     # The LAN plane.

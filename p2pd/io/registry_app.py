@@ -382,7 +382,9 @@ def _kind(request: ApiRequest | None) -> str:
 
 
 def _log_failure(scope: Scope, error: P2pdError) -> None:
-    level = log.warning if isinstance(error, OurFault | WrongContent) else log.debug
+    # A fresh copy of an error was logged by whoever failed first.
+    is_news = isinstance(error, OurFault | WrongContent) and not isinstance(error.__cause__, P2pdError)
+    level = log.warning if is_news else log.debug
     level("request refused", path=scope["path"], reason=str(error))
 
 

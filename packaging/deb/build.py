@@ -161,6 +161,10 @@ def _add_files(root: Path, package: Package, release: Release) -> None:
         share / f"zsh/vendor-completions/_{name}": manual.zsh_completion(name),
         share / f"doc/{name}/copyright": _copyright(root / package.site[1:], package),
         share / f"doc/{name}/changelog.gz": _zipped(CHANGELOG.read_text().replace("p2pd (", f"{name} (")),
+        share / f"doc/{name}/examples/p2pd.rules.yml": (
+            ROOT / "packaging/prometheus/p2pd.rules.yml"
+        ).read_bytes(),
+        share / f"doc/{name}/examples/p2pd.json": (ROOT / "packaging/grafana/p2pd.json").read_bytes(),
         share / f"lintian/overrides/{name}": (HERE / "lintian-overrides").read_text().replace("@NAME@", name),
     }
     for path, content in files.items():

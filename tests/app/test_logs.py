@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 
@@ -100,6 +101,40 @@ def test_terminal_gets_one_readable_line_that_cannot_steer_it() -> None:
     structlog.get_logger().warning("peer left", peer="evil\x1b[2J\nname", seconds=1.5)
     (line,) = out.getvalue().splitlines()
     assert line[8:] == r" warning  peer left  peer=evil\x1b[2J\nname seconds=1.5"
+
+
+def test_the_journal_gets_the_level_and_not_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    found = os.fstat(writer)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+    with open(reader) as journal:
+        with open(writer, "w") as out:
+            configure_logging("debug", "auto", out)
+            log = structlog.get_logger()
+            log.debug("a")
+            log.info("transfer.ends", digest="sha256:ab", seconds=1.5)
+            log.warning("peer left", peer="evil\x1b[2J\n<0>name")
+            try:
+                raise ValueError("here")
+            except ValueError:
+                log.exception("task crashed")
+        first, *rest = journal.read().splitlines()
+    assert first == "<7>a"
+    assert rest[0] == "<6>transfer.ends  digest=sha256:ab seconds=1.5"
+    assert rest[1] == r"<4>peer left  peer=evil\x1b[2J\n<0>name"
+    assert rest[2] == "<3>task crashed"
+    assert rest[-1] == "<3>ValueError: here"
+    assert all(line.startswith("<3>") for line in rest[2:])
+
+
+def test_a_pipe_that_is_not_the_journal_gets_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    monkeypatch.setenv("JOURNAL_STREAM", "8:12345")
+    with open(reader) as pipe:
+        with open(writer, "w") as out:
+            configure_logging("info", "auto", out)
+            structlog.get_logger().info("a")
+        assert json.loads(pipe.read())["event"] == "a"
 
 
 def test_lost_stream_is_harmless() -> None:

@@ -61,7 +61,7 @@ async def check_mirror(config: NodeConfig) -> tuple[Mirror | None, list[Finding]
     if status != 200 or "p2pd_peers" not in values:
         says = f"what answers at {url} is not p2pd"
         return None, [fail("daemon", says, f"ss -ltnp 'sport = :{config.mirror.listen.port}'")]
-    mirror = Mirror(int(float(values["p2pd_peers"])), int(float(values.get("p2pd_blobs_held", 0))))
+    mirror = Mirror(int(float(values["p2pd_peers"])), int(float(values.get("p2pd_store_blobs", 0))))
     return mirror, [ok("daemon", f"serves {url}, holds {mirror.blobs} blobs")]
 
 
