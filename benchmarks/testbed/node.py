@@ -256,7 +256,7 @@ class Node:
         """Run a shell script, as this node's p2pd sees the file system; raises TestbedError."""
         if self.p2pd is None:
             raise TestbedError(f"{self.name} runs no p2pd")
-        command = ["nsenter", "--target", str(self.p2pd.pid), "--mount", "--", "sh", "-ec", script]
+        command = ["nsenter", "--target", str(self.p2pd.pid), "--mount", "--pid", "--", "sh", "-ec", script]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise TestbedError(f"{self.name}: {done.stderr.strip() or script}")

@@ -98,6 +98,7 @@ async def _run_node(config: NodeConfig, task_status: trio.TaskStatus[tuple[str, 
             nursery.cancel_scope.cancel()
 
         network = PeerNetwork(node_id, config.node.site, engine.port, service, on_twin=yield_id)
+        engine.on_ban(lambda host: network.shun(host, "it gave bytes that fail their hashes"))
         shelf = Shelf(engine, store)
         site = Site(node_id, network, store, shelf, wan, metrics)
         copies = Copies(node_id, network)

@@ -73,7 +73,10 @@ def plain_host(host: str) -> str:
 
 
 class PeerServer:
-    """Serves what `handler` answers. `on_hello` learns who dialled us, `on_heard` who spoke."""
+    """Serves what `handler` answers. `on_hello` learns who dialled us, `on_heard` who spoke.
+
+    A host that `is_shunned` is refused, and thrown out with its next message.
+    """
 
     def __init__(
         self,
@@ -81,6 +84,7 @@ class PeerServer:
         handler: PeerHandler,
         on_hello: Callable[[Hello, str], None],
         on_heard: Callable[[Peer], None],
+        is_shunned: Callable[[str], bool],
         timing: Timing,
         limits: Limits,
     ) -> None:
@@ -88,6 +92,7 @@ class PeerServer:
         self._handler = handler
         self._on_hello = on_hello
         self._on_heard = on_heard
+        self._is_shunned = is_shunned
         self._timing = timing
         self._limits = limits
         self._open: Counter[str] = Counter()
@@ -112,7 +117,7 @@ class PeerServer:
                 except OSError:
                     stream.socket.close()
                     continue
-                if self._has_room(host):
+                if not self._is_shunned(host) and self._has_room(host):
                     # Counted here: the task may start only after the next connection was accepted.
                     self._open[host] += 1
                     nursery.start_soon(self._serve_counted, stream, host)
@@ -174,6 +179,8 @@ class PeerServer:
                     while True:
                         envelope = await connection.receive()
                         scope.deadline = connection.heard_at + silence
+                        if self._is_shunned(host):
+                            raise PeerUnavailable("it is shunned")
                         self._on_heard(peer)
                         await self._take(nursery, connection, peer, envelope)
                 except PeerFault as error:

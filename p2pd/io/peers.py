@@ -35,6 +35,9 @@ _ADDRESSES = 512
 _FORGET_AFTER = 24 * 3600.0
 _BACKLOG = 512
 
+_SHUN_S = 600.0
+"""Seconds for which a host that gave wrong bytes is left out: long for an update, short for a mended disk."""
+
 
 async def dial_tcp(host: str, port: int) -> tuple[trio.abc.Stream, str]:
     stream = await trio.open_tcp_stream(host, port)
@@ -88,10 +91,11 @@ class PeerNetwork:
         self._control_port = 0
         self._timing = timing or Timing()
         self._dial = dial
+        self._shunned: dict[str, float] = {}
         self._instance = random.randrange(1, 2**53)  # noqa: S311  # tells two apart, no secret
         self._on_twin = on_twin
         self._server = PeerServer(
-            self._hello, handler, self._met, self._heard, self._timing, limits or Limits()
+            self._hello, handler, self._met, self._heard, self._is_shunned, self._timing, limits or Limits()
         )
         self._links: dict[str, PeerLink] = {}
         self._addresses: dict[tuple[str, int], _Address] = {}
@@ -188,6 +192,27 @@ class PeerNetwork:
     def on_change(self, callback: Callable[[], None]) -> None:
         self._callbacks.append(callback)
 
+    def shun(self, host: str, why: str) -> None:
+        """Leave a host out for ten minutes, as if it were not there."""
+        now = trio.current_time()
+        if self._is_shunned(host):
+            return
+        self._shunned = {other: until for other, until in self._shunned.items() if until > now}
+        self._shunned[host] = now + _SHUN_S
+        links = [link for link in self._links.values() if link.peer.host == host]
+        log.warning(
+            "peer shunned",
+            host=host,
+            peers=[link.peer.node_id for link in links],
+            reason=why,
+            seconds=_SHUN_S,
+        )
+        for link in links:
+            link.close(PeerProtocolError(why))
+
+    def _is_shunned(self, host: str) -> bool:
+        return self._shunned.get(host, 0.0) > trio.current_time()
+
     def set_busy(self, busy: bool) -> None:
         self._busy = busy
         for link in self._links.values():
@@ -241,7 +266,8 @@ class PeerNetwork:
                 address.again = trio.Event()
                 address.duplicate_of = None
                 started = trio.current_time()
-                outcome = await self._dial_once(address)
+                is_shunned = self._is_shunned(address.host)
+                outcome = _Outcome.FOREIGN if is_shunned else await self._dial_once(address)
                 now = trio.current_time()
                 if outcome is _Outcome.LEFT and now - started > timing.idle_ping:
                     pause = timing.backoff_first
@@ -274,6 +300,8 @@ class PeerNetwork:
         try:
             connection = Connection(stream, self._timing)
             theirs = await connection.exchange_hello(self._hello())
+            if self._is_shunned(host):
+                return _Outcome.FOREIGN
             if theirs.node_id == self._node_id:
                 log.debug("peer address is this node's own", **where)
                 self._met_twin(theirs, host)

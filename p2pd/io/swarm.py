@@ -38,6 +38,7 @@ _ALERTS = (
     | lt.alert.category_t.error_notification
     | lt.alert.category_t.piece_progress_notification
     | lt.alert.category_t.storage_notification
+    | lt.alert.category_t.peer_notification  # for bans
 )
 
 _FLUSH_EVERY = 0.25
@@ -195,6 +196,7 @@ class LibtorrentSwarm:
         self._flush_scheduled = False
         self._gifts: deque[tuple[lt.torrent_handle, int, bytes]] = deque()
         self._giving = False
+        self._on_ban: list[Callable[[str], None]] = []
         self.port = 0
 
     def close(self) -> None:
@@ -202,6 +204,18 @@ class LibtorrentSwarm:
         for segment in self._segments.values():
             segment._handle = None
         del self._session
+
+    def on_ban(self, callback: Callable[[str], None]) -> None:
+        """Call with the IP address of each peer that libtorrent finds to have given wrong bytes.
+
+        It finds the one to blame by giving a suspect whole pieces to itself, but keeps the ban to one
+        torrent, and lifts it when the peer is dialled again.
+        """
+        self._on_ban.append(callback)
+
+    def banned(self, host: str) -> None:
+        for callback in self._on_ban:
+            callback(host)
 
     async def add(self, meta: SegmentMeta, path: Path, *, complete: bool) -> LibtorrentSegment:
         name = segment_name(meta)
@@ -325,6 +339,10 @@ def _on_hash_failed(segment: LibtorrentSegment, alert: lt.hash_failed_alert) -> 
     segment._piece_refused(alert.piece_index)
 
 
+def _on_banned(segment: LibtorrentSegment, alert: lt.peer_ban_alert) -> None:
+    segment._engine.banned(alert.endpoint[0])
+
+
 def _on_disk_error(segment: LibtorrentSegment, alert: lt.torrent_error_alert | lt.file_error_alert) -> None:
     segment._failed(_disk_error(alert))
 
@@ -333,6 +351,7 @@ _ON_ALERT: dict[type, Callable[[LibtorrentSegment, Any], None]] = {
     lt.piece_finished_alert: lambda segment, alert: segment._piece_finished(alert.piece_index),
     lt.cache_flushed_alert: lambda segment, _: segment._cache_flushed(),
     lt.hash_failed_alert: _on_hash_failed,
+    lt.peer_ban_alert: _on_banned,
     lt.add_torrent_alert: _on_added,
     lt.torrent_checked_alert: lambda segment, _: segment._checked.set(),
     lt.torrent_removed_alert: lambda segment, _: segment._removed.set(),

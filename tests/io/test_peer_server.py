@@ -170,7 +170,13 @@ async def test_no_descriptors_left_is_survived_and_one_host_gets_few_connections
     limits = Limits(connections_per_host=4)
     me = Hello(A, "shop", 6881, 7781)
     server = PeerServer(
-        lambda: me, ScriptedHandler(), lambda hello, host: None, lambda peer: None, Timing(), limits
+        lambda: me,
+        ScriptedHandler(),
+        lambda hello, host: None,
+        lambda peer: None,
+        lambda host: False,
+        Timing(),
+        limits,
     )
     async with AsyncExitStack() as stack, inner, trio.open_nursery() as nursery:
         nursery.start_soon(server.listen, listener)

@@ -318,3 +318,27 @@ async def test_a_port_in_use_is_one_clear_error() -> None:
     async with listener:
         with pytest.raises(OurFault, match=f"cannot listen for peers on 127.0.0.1:{port}"):
             await PeerNetwork(A, "shop", 1, ScriptedHandler()).run("127.0.0.1", port)
+
+
+async def test_a_shunned_host_is_left_out_both_ways_until_its_time_is_over(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_lan() as lan:
+        network = await lan.node()
+        lan.up.add(("10.0.0.2", 7781))
+        network.add_address("10.0.0.2", 7781)
+        _, wire = await accept(lan)
+        lan.nursery.start_soon(answer_pings, wire)
+        theirs = await lan.introduced(network)
+        await wait_live(network, "10.0.0.2")
+        network.shun("10.0.0.2", "it lied")
+        assert network.live() == []
+        await theirs.send(Ping(), 1)
+        assert await theirs.receive() is None
+        await trio.sleep(500)
+        assert network.live() == []
+        assert len(lan.tried) == 1
+        _, wire = await accept(lan)
+        lan.nursery.start_soon(answer_pings, wire)
+        await wait_live(network, "10.0.0.2")
+        assert trio.current_time() > 600
