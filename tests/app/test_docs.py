@@ -10,10 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 
+from p2pd.app.commands import make_app
+from p2pd.app.commands.output import EXIT_CODES
 from p2pd.app.config import NodeConfig
 from p2pd.app.metrics import DaemonMetrics, Metrics
 from p2pd.app.settings import parse
+from seeder.commands import make_app as make_seeder_app
 from seeder.config import SeederConfig
 from seeder.metrics import SeederMetrics
 
@@ -126,6 +130,23 @@ def test_documented_log_lines_are_written_somewhere() -> None:
     ]
     assert len(events) > 15
     assert [event for event in events if f'"{event}"' not in sources] == []
+
+
+def names(app: typer.Typer, program: str) -> set[str]:
+    commands = {f"{program} {info.name}" for info in app.registered_commands}
+    return commands | {f"{program} {group.name}" for group in app.registered_groups}
+
+
+def test_every_command_is_documented_and_every_documented_command_exists() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text()
+    told = set(re.findall(r"^\| `(p2pd(?:-seeder)? [a-z]+)` \|", page, re.MULTILINE))
+    assert told == names(make_app(), "p2pd") | names(make_seeder_app(), "p2pd-seeder")
+
+
+def test_the_exit_statuses_are_those_of_the_help() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text().partition("## Exit status")[2].partition("##")[0]
+    told = re.findall(r"^\| ([0-9]+) \|", page, re.MULTILINE)
+    assert told == re.findall(r"\b([0-9]+)\b", EXIT_CODES)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
