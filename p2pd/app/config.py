@@ -24,11 +24,14 @@ from p2pd.app.kinds import (
     kind,
     list_of,
     portion,
+    rate,
+    rate_window,
     registry,
     text,
 )
 from p2pd.app.settings import Entries, key, load, parse, section, table
 from p2pd.model.address import Address
+from p2pd.model.rate import RatePlan, RateWindow
 from p2pd.model.stock import Limits, Portion
 from p2pd.model.upstream import UpstreamSpec
 
@@ -165,6 +168,31 @@ class LanSection:
         'Use multicast on these network interfaces alone, for instance ["eth0"]. '
         "Empty: on all but loopback and virtual ones.",
     )
+    rate_limit: float = key(
+        rate,
+        "unlimited",
+        "The most that this node sends to its peers, and the most that it takes from them.",
+    )
+    site_rate_limit: float = key(
+        rate,
+        "unlimited",
+        "The most that all nodes of the site exchange over the LAN, shared out among those that do. "
+        "Write the same on each.",
+    )
+    rate_windows: tuple[RateWindow, ...] = key(
+        list_of(rate_window),
+        [],
+        'Other limits at times of the (local) day, for instance ["22:00-06:00 = unlimited"]. '
+        "Within one it stands for both limits above; of several that overlap the first counts.",
+    )
+
+    @property
+    def node_plan(self) -> RatePlan:
+        return RatePlan(self.rate_limit, self.rate_windows)
+
+    @property
+    def site_plan(self) -> RatePlan:
+        return RatePlan(self.site_rate_limit, self.rate_windows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +215,31 @@ class WanSection:
         "A Docker config.json with logins for the registries, used with `direct`. "
         "Credential helpers are not run. Empty: no logins.",
     )
+    rate_limit: float = key(
+        rate,
+        "unlimited",
+        "The most of the WAN that this node takes.",
+    )
+    site_rate_limit: float = key(
+        rate,
+        "unlimited",
+        "The most of the WAN that all nodes of the site take, shared out among those that use it at the "
+        "moment. Write the same on each.",
+    )
+    rate_windows: tuple[RateWindow, ...] = key(
+        list_of(rate_window),
+        [],
+        'Other limits at times of the (local) day, for instance ["22:00-06:00 = unlimited"]. '
+        "Within one it stands for both limits above; of several that overlap the first counts.",
+    )
+
+    @property
+    def node_plan(self) -> RatePlan:
+        return RatePlan(self.rate_limit, self.rate_windows)
+
+    @property
+    def site_plan(self) -> RatePlan:
+        return RatePlan(self.site_rate_limit, self.rate_windows)
 
 
 @kind("host:port, or empty")

@@ -33,6 +33,7 @@ from p2pd.app.copies import Copies
 from p2pd.app.identity import load_node_id, renew_node_id
 from p2pd.app.keeper import Keeper
 from p2pd.app.ledger import Ledger
+from p2pd.app.links import Links, WanMeter
 from p2pd.app.metrics import Metrics
 from p2pd.app.monitor import Monitor
 from p2pd.app.node_content import NodeContent
@@ -86,7 +87,14 @@ async def _run_node(config: NodeConfig, task_status: trio.TaskStatus[tuple[str, 
     store = await FileStore.open_dir(state_dir / "store")
     async with AsyncExitStack() as stack:
         stack.callback(store.close)
-        wan = await stack.enter_async_context(_open_wan(config, metrics))
+        links = Links(
+            wan=config.wan.node_plan,
+            site_wan=config.wan.site_plan,
+            lan=config.lan.node_plan,
+            site_lan=config.lan.site_plan,
+        )
+        meter = WanMeter(lambda: links.wan_bytes_s)
+        wan = await stack.enter_async_context(_open_wan(config, metrics, meter))
         engine = await stack.enter_async_context(open_swarm(config.lan.control.host, config.lan.swarm_port))
         nursery = await stack.enter_async_context(trio.open_nursery())
         nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
@@ -100,13 +108,15 @@ async def _run_node(config: NodeConfig, task_status: trio.TaskStatus[tuple[str, 
         network = PeerNetwork(node_id, config.node.site, engine.port, service, on_twin=yield_id)
         engine.on_ban(lambda host: network.shun(host, "it gave bytes that fail their hashes"))
         shelf = Shelf(engine, store)
-        site = Site(node_id, network, store, shelf, wan, metrics)
+        site = Site(node_id, network, store, shelf, wan, metrics, links)
         copies = Copies(node_id, network)
         keeper = Keeper(store, config.store.limits, copies=copies, shelf=shelf, on_gone=metrics.note_evicted)
         transfers = Transfers(site, nursery, keeper.make_room)
         small, tags = SmallObjects(site), Tags(site)
         service.attach(site, transfers, small, tags, copies)
+        links.own, links.has_background = transfers.use, transfers.has_background
         nursery.start_soon(shelf.tend)
+        nursery.start_soon(links.run, network, engine.limit_rate)
         nursery.start_soon(keeper.run)
         control = await nursery.start(network.run, config.lan.control.host, config.lan.control.port)
         for address in config.lan.peers:
@@ -148,7 +158,7 @@ def _status(config: NodeConfig, site: Site, transfers: Transfers) -> str:
 
 
 @asynccontextmanager
-async def _open_wan(config: NodeConfig, metrics: Metrics) -> AsyncIterator[Wan]:
+async def _open_wan(config: NodeConfig, metrics: Metrics, meter: WanMeter) -> AsyncIterator[Wan]:
     async with AsyncExitStack() as stack:
         seeders = []
         for url in config.wan.seeders:
@@ -160,7 +170,7 @@ async def _open_wan(config: NodeConfig, metrics: Metrics) -> AsyncIterator[Wan]:
             credentials = DockerConfig(Path(config.wan.docker_config)) if config.wan.docker_config else None
             origin = OriginClient({spec.registry: spec for spec in config.upstreams}, credentials)
             stack.push_async_callback(origin.aclose)
-        yield Wan(seeders, origin, metrics)
+        yield Wan(seeders, origin, metrics, meter)
 
 
 async def _discover(

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from p2pd.model.address import Address
 from p2pd.model.errors import InvalidReference
+from p2pd.model.rate import UNLIMITED, RateWindow
 from p2pd.model.reference import parse_registry
 from p2pd.model.stock import Portion
 
@@ -32,6 +33,8 @@ __all__ = [
     "kind",
     "list_of",
     "portion",
+    "rate",
+    "rate_window",
     "registry",
     "shown",
     "text",
@@ -46,6 +49,9 @@ _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9]([A-Za-z
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"([0-9]{1,12}) ?(B|KB|MB|GB|TB|KiB|MiB|GiB|TiB)")
+_RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?([kMG])bit/s")
+_BITS = {"k": 1e3, "M": 1e6, "G": 1e9}
+_WINDOW = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9]) ?- ?([01][0-9]|2[0-3]):([0-5][0-9]) ?= ?(.{1,40})")
 _PERCENT = re.compile(r"([0-9]{1,2}(?:\.[0-9]{1,2})?) ?%")
 _BYTES: dict[str, int] = {
     "B": 1,
@@ -213,3 +219,23 @@ def _is_ip(host: str, version: int) -> bool:
         return ipaddress.ip_address(host).version == version and "%" not in host
     except ValueError:
         return False
+
+
+@kind('a rate like "20 Mbit/s", or "unlimited"')
+def rate(value: object) -> float:
+    """Bytes a second."""
+    if value == "unlimited":
+        return UNLIMITED
+    match = _RATE.fullmatch(value) if isinstance(value, str) else None
+    if match is None or float(match[1]) == 0:
+        raise ValueError(f'{shown(value)} is not a rate like "500 kbit/s", "20 Mbit/s" or "unlimited"')
+    return float(match[1]) * _BITS[match[2]] / 8
+
+
+@kind('a time of day and a rate, like "22:00-06:00 = unlimited"')
+def rate_window(value: object) -> RateWindow:
+    match = _WINDOW.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f'{shown(value)} is not like "22:00-06:00 = unlimited" or "08:00-18:00 = 5 Mbit/s"')
+    start, stop = int(match[1]) * 60 + int(match[2]), int(match[3]) * 60 + int(match[4])
+    return RateWindow(start, stop, rate(match[5]))

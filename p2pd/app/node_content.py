@@ -69,7 +69,7 @@ class NodeContent:
         if size <= SMALL_BLOB:
             await self._small.obtain(repository, digest, is_manifest=False)
             return None
-        return await self._transfers.obtain(repository, digest, size)
+        return await self._transfers.obtain(repository, digest, size, background=True)
 
     async def _held(self, digest: Digest) -> Blob | None:
         """The blob from the store. A small one is checked before it is promised: rot is then unseen."""

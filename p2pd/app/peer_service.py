@@ -32,6 +32,8 @@ from p2pd.model.messages import (
     Reply,
     Request,
     Resolve,
+    UseQuery,
+    UseReply,
     Want,
     WantReply,
 )
@@ -53,6 +55,7 @@ class PeerService:
             Read: self._read,
             Fetch: self._fetch,
             Resolve: self._resolve,
+            UseQuery: self._use,
         }
 
     def attach(
@@ -96,6 +99,9 @@ class PeerService:
 
     async def _ping(self, peer: Peer, request: Ping) -> Reply:
         return Pong()
+
+    async def _use(self, peer: Peer, request: UseQuery) -> Reply:
+        return UseReply(self._site.links.own())
 
     async def _query(self, peer: Peer, request: Query) -> Reply:
         transfer = self._transfers.running(request.digest)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from p2pd.app.links import Links
 from p2pd.app.metrics import Metrics
 from p2pd.app.shelf import Shelf
 from p2pd.app.wan import Wan
@@ -23,3 +24,4 @@ class Site:
     shelf: Shelf
     wan: Wan
     metrics: Metrics
+    links: Links = field(default_factory=Links)

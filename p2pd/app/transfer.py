@@ -61,9 +61,12 @@ TICK = 1.0
 class Transfer:
     """Fetches `digest` into the store. `run` is called once; the rest from any task of the daemon."""
 
-    def __init__(self, site: Site, repository: Repository, partial: Partial, *, alone: bool) -> None:
+    def __init__(
+        self, site: Site, repository: Repository, partial: Partial, *, alone: bool, background: bool = False
+    ) -> None:
         self.site = site
         self.repository = repository
+        self.is_background = background
         self.partial = partial
         self.digest = partial.digest
         self.layout = Layout(partial.size)
@@ -281,13 +284,28 @@ class Transfer:
             while self._unchecked:
                 await self._changed.wait()
 
+    @property
+    def is_using_wan(self) -> bool:
+        return bool(self.plan.in_flight) or self._lead_scope is not None
+
+    @property
+    def _yields(self) -> bool:
+        """Whether it leaves the WAN to what clients wait for; others take over what it would have fetched."""
+        return self.is_background and self.site.links.must_yield
+
     def _way(self) -> Way:
         wan = self.site.wan
+        if self._yields:
+            return Way.NONE
         if self._refused_by_seeder:
             return wan.way_without_seeder(self.repository)
         return wan.way(self.repository)
 
     def _check_stall(self, now: float) -> None:
+        if self._yields:
+            self._alive_at = now
+            self.live.set()
+            return
         has_source = self.plan.way is not Way.NONE or any(self.plan.members) or any(self.plan.holders)
         if not has_source and not self.live.is_set() and isinstance(self.last_fault, _REFUSALS):
             self.fail(fresh(self.last_fault))

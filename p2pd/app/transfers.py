@@ -13,6 +13,7 @@ from p2pd.app.site import Site
 from p2pd.app.transfer import Transfer
 from p2pd.decide.report import REPORT_EVERY
 from p2pd.model.errors import P2pdError, Unavailable, WrongContent, fresh
+from p2pd.model.rate import LinkUse
 from p2pd.model.reference import Digest, Repository
 
 __all__ = ["Transfers"]
@@ -54,11 +55,28 @@ class Transfers:
     def running(self, digest: Digest) -> Transfer | None:
         return self._running.get(digest)
 
+    def use(self) -> LinkUse:
+        """What this node uses of the links now."""
+        running = self._running.values()
+        return LinkUse(
+            wan=any(each.is_using_wan for each in running),
+            urgent=any(not each.is_background for each in running),
+            swarm=bool(self._site.shelf.loaded),
+        )
+
+    def has_background(self) -> bool:
+        return any(each.is_background for each in self._running.values())
+
     def all_running(self) -> list[Transfer]:
         return list(self._running.values())
 
-    async def obtain(self, repository: Repository, digest: Digest, size: int) -> Transfer:
-        """The transfer of `digest`, begun or joined, once a source is live. Raises P2pdError."""
+    async def obtain(
+        self, repository: Repository, digest: Digest, size: int, *, background: bool = False
+    ) -> Transfer:
+        """The transfer of `digest`, begun or joined, once a source is live. Raises P2pdError.
+
+        In the `background` it leaves the WAN to what clients wait for, until one of them asks for it.
+        """
         transfer = self._running.get(digest)
         if transfer is None:
             self._raise_remembered(digest)
@@ -67,7 +85,9 @@ class Transfers:
             async with self._starting:
                 transfer = self._running.get(digest)
                 if transfer is None:
-                    transfer = await self._start(repository, digest, size)
+                    transfer = await self._start(repository, digest, size, background=background)
+        if not background:
+            transfer.is_background = False
         with trio.move_on_after(SOURCE_DEADLINE):
             await transfer.live.wait()
         if transfer.failure is not None:
@@ -77,9 +97,13 @@ class Transfers:
             raise Unavailable(f"no source for {digest} is live after {SOURCE_DEADLINE:.0f} s{reason}")
         return transfer
 
-    async def _start(self, repository: Repository, digest: Digest, size: int) -> Transfer:
+    async def _start(
+        self, repository: Repository, digest: Digest, size: int, *, background: bool
+    ) -> Transfer:
         partial = await self._site.store.begin(digest, size)
-        transfer = Transfer(self._site, repository, partial, alone=digest in self._distrusted)
+        transfer = Transfer(
+            self._site, repository, partial, alone=digest in self._distrusted, background=background
+        )
         self._running[digest] = transfer
         self._nursery.start_soon(self._run, transfer)
         return transfer

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 import structlog
 import trio
 
+from p2pd.app.links import WanMeter
 from p2pd.app.metrics import Metrics
 from p2pd.decide.health import Reach, Turn
 from p2pd.decide.plan import Way
@@ -60,7 +62,11 @@ class Wan:
     """Asks the highest rung that is up, steps down when it fails, and remembers which ones do."""
 
     def __init__(
-        self, seeders: Sequence[tuple[str, SeederOrigin]], origin: Origin | None, metrics: Metrics
+        self,
+        seeders: Sequence[tuple[str, SeederOrigin]],
+        origin: Origin | None,
+        metrics: Metrics,
+        meter: WanMeter | None = None,
     ) -> None:
         self._seeders = [_Rung(name, seeder, SEEDER_DEADLINE) for name, seeder in seeders]
         self._seeder_sources = {
@@ -68,6 +74,7 @@ class Wan:
         }
         self._origin = None if origin is None else _Rung("origin", origin, ORIGIN_DEADLINE, is_origin=True)
         self._metrics = metrics
+        self._meter = meter or WanMeter()
         for rung in self._seeders:
             metrics.source_up.labels(rung.name).set(1)
 
@@ -162,6 +169,7 @@ class Wan:
                     if part := chunk[skip:] if skip else chunk:
                         parts.append(part)
                     skip = max(0, skip - len(chunk))
+                    await self._meter.passed(len(chunk))
                     if came >= wanted:
                         break
                     await trio.sleep(_gather_for(wanted - came, (trio.current_time() - began) / came))
@@ -183,7 +191,13 @@ class Wan:
             rung.source.open_blob(repository, digest, start, stop) as stream,
         ):
             attempt.has_headers = True
-            yield stream
+            async with aclosing(self._metered(stream.chunks)) as chunks:
+                yield replace(stream, chunks=chunks)
+
+    async def _metered(self, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        async for chunk in chunks:
+            yield chunk
+            await self._meter.passed(len(chunk))
 
     def _first_seeder(self, repository: Repository) -> _Rung:
         for rung in self._seeders:
@@ -219,7 +233,9 @@ class Wan:
             except OriginFault as error:
                 failed = error
             else:
-                self._metrics.wan_bytes.labels(rung.name).inc(content_bytes(answer))
+                count = content_bytes(answer)
+                self._metrics.wan_bytes.labels(rung.name).inc(count)
+                await self._meter.passed(count)
                 return answer
         raise (
             refused

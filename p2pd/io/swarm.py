@@ -281,6 +281,11 @@ class LibtorrentSwarm:
             await trio.to_thread.run_sync(_add_piece, *self._gifts.popleft())
         self._giving = False
 
+    def limit_rate(self, bytes_s: float) -> None:
+        """What is sent to peers, and taken from them, at most; infinity for no limit."""
+        rate = 0 if bytes_s == float("inf") else max(1, int(bytes_s))
+        self._session.apply_settings({"upload_rate_limit": rate, "download_rate_limit": rate})
+
     def flush_later(self, segment: LibtorrentSegment, at: float) -> None:
         self._flush_due[segment._name] = at
         if not self._flush_scheduled:
@@ -382,6 +387,14 @@ def _torrent(meta: SegmentMeta, name: str, directory: Path, *, complete: bool) -
     return params
 
 
+def _everybody_global() -> Any:
+    """Put every peer under the rate limits: by default those with private addresses are exempt."""
+    classes = lt.ip_filter()
+    classes.add_rule("0.0.0.0", "255.255.255.255", 1 << lt.session.global_peer_class_id)  # noqa: S104
+    classes.add_rule("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", 1 << lt.session.global_peer_class_id)
+    return classes
+
+
 @asynccontextmanager
 async def open_swarm(host: str, port: int) -> AsyncGenerator[LibtorrentSwarm, None]:
     """A session listening on `host`:`port` (0: any). Ends every torrent when the block is left."""
@@ -389,6 +402,7 @@ async def open_swarm(host: str, port: int) -> AsyncGenerator[LibtorrentSwarm, No
     params.settings = _settings(f"{host}:{port}")
     params.disk_io_constructor = "pread_disk_io_constructor"
     session = await trio.to_thread.run_sync(lt.session, params)
+    session.set_peer_class_filter(_everybody_global())
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from p2pd.model.content import Descriptor
+from p2pd.model.rate import LinkUse
 from p2pd.model.reference import Digest, Repository, Tag
 
 __all__ = [
@@ -38,6 +39,8 @@ __all__ = [
     "SegmentReady",
     "Want",
     "WantReply",
+    "UseQuery",
+    "UseReply",
 ]
 
 PROTOCOL_VERSION = 1
@@ -234,7 +237,17 @@ class Resolved:
     age: float = 0.0
 
 
-Request = Ping | Query | Want | Join | Read | Fetch | Resolve
-Reply = Pong | QueryReply | WantReply | Joined | ReadReply | Fetched | Resolved | Refused
+@dataclass(frozen=True, slots=True)
+class UseQuery:
+    """What do you use of WAN and LAN at the moment?"""
+
+
+@dataclass(frozen=True, slots=True)
+class UseReply:
+    use: LinkUse
+
+
+Request = Ping | Query | Want | Join | Read | Fetch | Resolve | UseQuery
+Reply = UseReply | Pong | QueryReply | WantReply | Joined | ReadReply | Fetched | Resolved | Refused
 Notice = Progress | ProgressBatch | SegmentReady
 Message = Hello | Request | Reply | Notice

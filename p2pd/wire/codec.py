@@ -50,9 +50,12 @@ from p2pd.model.messages import (
     Resolve,
     Resolved,
     SegmentReady,
+    UseQuery,
+    UseReply,
     Want,
     WantReply,
 )
+from p2pd.model.rate import LinkUse
 from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.wire.exchange import one_line
 from p2pd.wire.fields import check_node_id, check_port, check_site
@@ -392,6 +395,7 @@ _ENCODERS: dict[type, tuple[int, Callable[[Any], list[object]]]] = {
     Read: (0x14, lambda m: [m.digest.raw, m.offset, m.length]),
     Fetch: (0x15, lambda m: [m.repository.registry, m.repository.name, m.digest.raw, m.is_manifest]),
     Resolve: (0x16, lambda m: [m.repository.registry, m.repository.name, m.tag.name, m.upstream]),
+    UseQuery: (0x17, lambda m: []),
     Refused: (0x40, lambda m: [one_line(m.kind, 32), one_line(m.reason)]),
     Pong: (0x41, lambda m: []),
     QueryReply: (0x42, lambda m: [m.held_size, m.wanted_size]),
@@ -400,6 +404,7 @@ _ENCODERS: dict[type, tuple[int, Callable[[Any], list[object]]]] = {
     ReadReply: (0x45, lambda m: [m.data]),
     Fetched: (0x46, lambda m: [m.size]),
     Resolved: (0x47, _resolved_fields),
+    UseReply: (0x48, lambda m: [m.use.wan, m.use.urgent, m.use.swarm]),
     Progress: (0x70, _progress_fields),
     ProgressBatch: (0x72, _batch_fields),
     SegmentReady: (0x71, lambda m: [m.digest.raw, m.size, m.index, m.piece_hashes]),
@@ -414,6 +419,7 @@ _DECODERS: dict[int, Callable[[_Fields], Message]] = {
     0x14: _read,
     0x15: lambda f: Fetch(_repository(f), f.digest(), f.boolean()),
     0x16: lambda f: Resolve(_repository(f), Tag.parse(f.text()), f.boolean()),
+    0x17: lambda f: UseQuery(),
     0x40: _refused,
     0x41: lambda f: Pong(),
     0x42: lambda f: QueryReply(f.optional(_Fields.integer), f.optional(_Fields.integer)),
@@ -422,6 +428,7 @@ _DECODERS: dict[int, Callable[[_Fields], Message]] = {
     0x45: lambda f: ReadReply(f.binary(READ_LIMIT)),
     0x46: lambda f: Fetched(f.integer()),
     0x47: _resolved,
+    0x48: lambda f: UseReply(LinkUse(f.boolean(), f.boolean(), f.boolean())),
     0x70: _progress,
     0x71: _segment_ready,
     0x72: _batch,

@@ -29,6 +29,8 @@ from p2pd.model.messages import (
     Request,
     Resolve,
     Resolved,
+    UseQuery,
+    UseReply,
     Want,
     WantReply,
 )
@@ -46,6 +48,7 @@ _REPLIES: dict[type, type] = {
     Read: ReadReply,
     Fetch: Fetched,
     Resolve: Resolved,
+    UseQuery: UseReply,
 }
 
 

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from p2pd.app.kinds import address, boolean, byte_size, duration, http_url, integer, list_of, text
+from p2pd.app.kinds import (
+    address,
+    boolean,
+    byte_size,
+    duration,
+    http_url,
+    integer,
+    list_of,
+    rate,
+    rate_window,
+    text,
+)
 from p2pd.model.address import Address
+from p2pd.model.rate import UNLIMITED, RateWindow
 
 
 @pytest.mark.parametrize(
@@ -138,3 +150,23 @@ def test_plain_kinds() -> None:
             kind(value)
     with pytest.raises(ValueError, match="more than 1000"):
         list_of(text)(["a"] * 1001)
+
+
+def test_rates() -> None:
+    assert rate("8 kbit/s") == 1000
+    assert rate("2.5Gbit/s") == 312.5e6
+    assert rate("unlimited") == UNLIMITED
+    assert rate_window("22:00-06:00 = unlimited") == RateWindow(1320, 360, UNLIMITED)
+    assert rate_window("08:30 - 09:00=8 kbit/s") == RateWindow(510, 540, 1000)
+
+
+@pytest.mark.parametrize("value", ["", "5", 5, "0 Mbit/s", "5 MB/s", "-1 Mbit/s", "1e3 Mbit/s", "unlimited "])
+def test_wrong_rates(value: object) -> None:
+    with pytest.raises(ValueError, match="is not a rate like"):
+        rate(value)
+
+
+@pytest.mark.parametrize("value", ["", "22:00 = unlimited", "24:00-06:00 = unlimited", "22:00-06:00", 7, []])
+def test_wrong_windows(value: object) -> None:
+    with pytest.raises(ValueError, match="is not like"):
+        rate_window(value)

@@ -34,9 +34,12 @@ from p2pd.model.messages import (
     Resolve,
     Resolved,
     SegmentReady,
+    UseQuery,
+    UseReply,
     Want,
     WantReply,
 )
+from p2pd.model.rate import LinkUse
 from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.wire.codec import FRAME_LIMIT, Envelope, FrameBuffer, IncompatibleVersion, decode, encode
 
@@ -102,6 +105,8 @@ messages: st.SearchStrategy[Message] = st.one_of(
     ),
     st.just(Ping()),
     st.just(Pong()),
+    st.just(UseQuery()),
+    st.builds(UseReply, st.builds(LinkUse, st.booleans(), st.booleans(), st.booleans())),
     st.builds(Refused, st.sampled_from(["not-found", "busy", "fault"]), lines),
     progresses(),
     st.lists(deltas(), max_size=DELTAS_LIMIT).map(lambda some: ProgressBatch(tuple(some))),

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+
+from p2pd.model.rate import UNLIMITED, RatePlan, RateWindow
+
+NIGHT = RateWindow(22 * 60, 6 * 60, UNLIMITED)
+NOON = RateWindow(12 * 60, 13 * 60, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("clock", "expected"),
+    [
+        ("21:59", 9.0),
+        ("22:00", UNLIMITED),
+        ("00:00", UNLIMITED),
+        ("05:59", UNLIMITED),
+        ("06:00", 9.0),
+        ("12:30", 5.0),
+    ],
+)
+def test_windows_stand_for_the_limit(clock: str, expected: float) -> None:
+    hour, minute = clock.split(":")
+    assert RatePlan(9.0, (NIGHT, NOON)).at(int(hour) * 60 + int(minute)) == expected
+
+
+def test_the_first_of_several_counts_and_equal_times_mean_all_day() -> None:
+    assert RatePlan(9.0, (RateWindow(0, 0, 1.0), NIGHT)).at(23 * 60) == 1.0
+
+
+def test_what_never_limits_is_known() -> None:
+    assert RatePlan(UNLIMITED, (NIGHT,)).is_unlimited
+    assert not RatePlan(UNLIMITED, (NOON,)).is_unlimited
