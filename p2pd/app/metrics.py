@@ -81,6 +81,9 @@ class DaemonMetrics:
         self._zero(self.errors, [("request", fault) for fault in ("ours", "peer", "origin", "user")])
         self._zero(self.transfers, [("ok",), ("failed",)])
         self._zero(self.hash_failures, [("disk",), ("blob",)])
+        reasons = ("unused", "spare", "shared", "last", "tiny", "abandoned")
+        self._zero(self.store_evictions, [(reason,) for reason in reasons])
+        self._zero(self.store_evicted_bytes, [(reason,) for reason in reasons])
 
     def answered(self, kind: str, code: int, first_byte: float | None, error: P2pdError | None) -> None:
         """See `RequestObserver.answered`."""

@@ -91,7 +91,10 @@ class Tags:
         """Whether nobody was told of late that this tag is stale: one pull asks for it several times."""
         now = trio.current_time()
         self._told_stale = {known: at for known, at in self._told_stale.items() if now - at < TOLD_FOR}
-        return self._told_stale.setdefault(key, now) == now
+        if key in self._told_stale:
+            return False
+        self._told_stale[key] = now
+        return True
 
     async def answer_peer(self, message: Resolve) -> Resolved:
         """What a peer is told: the upstream's word (as the tag's owner), or what is remembered."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -12,11 +14,13 @@ import trio
 from trio.testing import MockClock
 
 from p2pd.app import monitor as module
+from p2pd.app.config import MetricsSection
 from p2pd.app.metrics import Metrics
 from p2pd.app.monitor import Monitor
 from p2pd.io.files import Descriptor, Files
 from p2pd.io.store import FileStore
 from p2pd.model.address import Address
+from tests.support.daemon import node_config, open_daemon, open_seeder
 
 
 class Disk(Files):
@@ -80,6 +84,21 @@ async def test_the_listener_serves_these_paths_and_nothing_else(tmp_path: Path) 
             assert "free some space" in refused.text
             assert refused.text.count("\n") == 1
         nursery.cancel_scope.cancel()
+
+
+async def test_node_and_seeder_answer_where_they_are_told_to(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    async with open_seeder(tmp_path / "seeder", "http://127.0.0.1:9") as url:
+        config = node_config(tmp_path / "node", "http://127.0.0.1:9", seeders=[url])
+        config = replace(config, metrics=MetricsSection(Address("127.0.0.1", port)))
+        async with open_daemon(config) as node, httpx.AsyncClient() as client:
+            for base in (str(node.client.base_url), f"http://127.0.0.1:{port}", url):
+                answers = [await client.get(f"{base.rstrip('/')}/{path}") for path in ("healthz", "readyz")]
+                assert [answer.text for answer in answers] == ["ok\n", "ready\n"]
+            assert "p2pd_peers 0.0" in (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+            assert "p2pd_seeder_transfers_running 0.0" in (await client.get(f"{url}/metrics")).text
+            assert (await client.get(f"http://127.0.0.1:{port}/v2/")).status_code == 404
 
 
 async def test_the_loop_is_watched_once_a_second(tmp_path: Path, autojump_clock: MockClock) -> None:

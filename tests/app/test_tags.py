@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from p2pd.app.tags import FRESH_FOR, OWNER_DEADLINE
+from p2pd.app.tags import FRESH_FOR, OWNER_DEADLINE, TOLD_FOR
 from p2pd.decide.ownership import object_key, ranked
 from p2pd.model.content import OCI_MANIFEST, Descriptor
 from p2pd.model.errors import Denied, NotFound, P2pdError, RateLimited, StoreError, Unavailable
@@ -68,6 +69,12 @@ async def test_memory_answers_when_nobody_can_be_asked(
         await trio.sleep(FRESH_FOR + 0.1)
         assert await resolve(node) == (old, True)
         assert node.counted("stale_tags") == 1
+        with capture_logs() as logs:
+            assert await resolve(node) == (old, True)
+            await trio.sleep(TOLD_FOR)
+            assert await resolve(node) == (old, True)
+        told = [line["log_level"] for line in logs if line["event"] == "tag.stale"]
+        assert told == ["debug", "warning"], "one pull asks for a tag several times"
         site.seeder.fault = site.origin.fault = None
         await trio.sleep(31)
         assert await resolve(node) == (old, False)
