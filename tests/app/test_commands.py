@@ -95,6 +95,19 @@ async def test_a_day_of_a_node(node: Daemon, call: Call, tmp_path: Path) -> None
     assert (await call("verify"))[:2] == (0, "2 blobs, 2.1 MB: none bad\n")
 
 
+async def test_watching_ends_with_ctrl_c(node: Daemon, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = iter([None, None])
+
+    def tick(_seconds: float) -> None:
+        if next(shown, "end") == "end":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("p2pd.app.commands.status.time.sleep", tick)
+    status, out, err = await call("status", "--watch", "--json")
+    assert (status, err) == (130, "")
+    assert [json.loads(line)["site"] for line in out.splitlines()] == ["test"] * 3
+
+
 async def test_several_pulls(node: Daemon, call: Call, tmp_path: Path) -> None:
     listed = tmp_path / "images"
     listed.write_text("# ours\n\napp:v2  # new\nreg.test/app:v1\n")

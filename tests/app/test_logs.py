@@ -13,6 +13,7 @@ import pytest
 import structlog
 
 from p2pd.app.logs import configure_logging
+from p2pd.app.recent import RECENT
 
 
 class Terminal(io.StringIO):
@@ -48,6 +49,14 @@ def test_json_lines() -> None:
     (line,) = lines(out)
     assert line.pop("timestamp")
     assert line == {"event": "blob stored", "level": "info", "digest": "sha256:ab", "bytes": 5, "what": "{1}"}
+
+
+def test_grave_lines_are_remembered_for_the_status() -> None:
+    configure_logging("warning", "json", io.StringIO())
+    structlog.get_logger().error("disk.fails", path="/x")
+    structlog.get_logger().info("all.well")
+    notice = RECENT.notices()[0]
+    assert (notice.event, notice.level, notice.detail) == ("disk.fails", "error", "path=/x")
 
 
 def test_level_is_heeded() -> None:
