@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import httpx
+
 from benchmarks.faults.row import Row, Seen
 from benchmarks.testbed import Image, Node, SiteSpec, Testbed, TestbedError, synthetic_image
 from benchmarks.testbed.daemons import Config
@@ -118,7 +120,10 @@ class Stage:
         return all(self.peers_of(node) == len(self.nodes) - 1 for node in self.nodes)
 
     def peers_of(self, node: Node) -> float:
-        return metric(node, "p2pd_peers")
+        try:
+            return metric(node, "p2pd_peers")
+        except httpx.HTTPError:
+            return -1  # it is not up at this moment
 
     def forget_content(self, node: Node) -> None:
         """Give the node an empty containerd; its p2pd is as it was."""
@@ -228,8 +233,8 @@ def play(stage: Stage, row: Row) -> Seen:
     with stage.scene() as seen:
         try:
             row.play(stage)
-        except TestbedError as error:
-            seen.broken.append(str(error))
+        except (TestbedError, httpx.HTTPError) as error:
+            seen.broken.append(str(error) or type(error).__name__)
     return seen
 
 

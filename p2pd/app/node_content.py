@@ -15,7 +15,7 @@ from p2pd.app.tags import Tags
 from p2pd.app.transfer import Transfer
 from p2pd.app.transfers import Transfers
 from p2pd.model.content import Manifest, filter_referrers, referenced
-from p2pd.model.errors import P2pdError
+from p2pd.model.errors import NotFound, P2pdError
 from p2pd.model.layout import SMALL_BLOB
 from p2pd.model.messages import Query, QueryReply
 from p2pd.model.reference import Digest, Repository, Tag
@@ -43,7 +43,17 @@ class NodeContent:
         if isinstance(digest, Tag):
             descriptor, stale = await self._tags.resolve(repository, digest)
             digest, told = descriptor.digest, descriptor.media_type
-        body = await self._small.obtain(repository, digest, is_manifest=True)
+        try:
+            body = await self._small.obtain(repository, digest, is_manifest=True)
+        except NotFound:
+            if not isinstance(reference, Tag) or stale:
+                raise
+            # The tag moved on meanwhile, or a peer lied about it.
+            descriptor = await self._tags.ask_upstream(repository, reference)
+            if descriptor.digest == digest:
+                raise
+            digest, told = descriptor.digest, descriptor.media_type
+            body = await self._small.obtain(repository, digest, is_manifest=True)
         for descriptor in referenced(body):
             self._remember(descriptor.digest, descriptor.size)
         manifest = Manifest.verified(body, digest, told)

@@ -23,6 +23,9 @@ __all__ = ["SmallObjects"]
 log = structlog.get_logger()
 
 QUERY = 0.5
+
+AT_ONCE = 24
+"""Small objects under way over the WAN; more share its rate without coming any sooner."""
 OWNER_DEADLINE = 4.0
 READ_DEADLINE = 3.0
 
@@ -35,6 +38,7 @@ class SmallObjects:
         # Two kinds of flight, lest two nodes that take each other for the owner wait for each other.
         self._flights: Flights[Digest, bytes] = Flights()
         self._fetches: Flights[Digest, bytes] = Flights()
+        self._slots = trio.CapacityLimiter(AT_ONCE)
 
     async def obtain(self, repository: Repository, digest: Digest, *, is_manifest: bool) -> bytes:
         """The verified bytes, held from now on. Raises P2pdError."""
@@ -131,10 +135,12 @@ class SmallObjects:
 
         async def fetch() -> bytes:
             try:
-                if is_manifest:
-                    body = (await wan.manifest(repository, digest)).body
-                else:
-                    body = await wan.small_blob(repository, digest, SMALL_BLOB)
+                # Waiting in line here is not a source's slowness, and must not count as such.
+                async with self._slots:
+                    if is_manifest:
+                        body = (await wan.manifest(repository, digest)).body
+                    else:
+                        body = await wan.small_blob(repository, digest, SMALL_BLOB)
                 await self._site.store.write(digest, body)
             except WrongContent:
                 self._site.metrics.hash_failures.labels("blob").inc()

@@ -10,6 +10,7 @@ import trio
 from p2pd.app.flights import Flights
 from p2pd.app.site import Site
 from p2pd.decide.ownership import object_key, ranked
+from p2pd.decide.plan import Way
 from p2pd.model.content import Descriptor, StaleTag
 from p2pd.model.errors import Denied, NotFound, P2pdError
 from p2pd.model.messages import Resolve, Resolved
@@ -42,7 +43,7 @@ Key = tuple[Repository, Tag]
 
 
 class Tags:
-    """Resolves tags by the ladder: owner of the tag, own WAN, own memory, the peers' memory."""
+    """Resolves tags by the ladder: own seeder, owner of the tag, own WAN, own memory, the peers' memory."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -106,10 +107,18 @@ class Tags:
             return Resolved(None)
         return Resolved(record.descriptor, max(0.0, time.time() - record.confirmed_at))
 
+    async def ask_upstream(self, repository: Repository, tag: Tag) -> Descriptor:
+        """Leave out peers and memory: what they said of this tag leads nowhere. Raises P2pdError."""
+        self._fresh.pop((repository, tag), None)
+        return await self._ask_wan(repository, tag)
+
     async def _confirm(self, repository: Repository, tag: Tag) -> Descriptor:
         known = self._fresh.get((repository, tag))
         if known is not None and trio.current_time() - known[1] < FRESH_FOR:
             return known[0]
+        if self._site.wan.way(repository) is Way.SEEDER:
+            # A few hundred bytes, and a word that can be trusted: a peer could name any other image.
+            return await self._ask_wan(repository, tag)
         peers = {peer.node_id: peer for peer in self._site.peers.live()}
         key = object_key(f"tag {repository}:{tag}")
         first = ranked(key, [self._site.me, *peers])[0]

@@ -11,10 +11,11 @@ from trio.testing import MockClock
 
 from p2pd.app.node_content import SIZES_REMEMBERED
 from p2pd.app.tags import FRESH_FOR
-from p2pd.model.content import OCI_MANIFEST
+from p2pd.decide.ownership import object_key, ranked
+from p2pd.model.content import OCI_MANIFEST, Descriptor
 from p2pd.model.errors import NotFound, Unavailable
 from p2pd.model.layout import MIB
-from p2pd.model.messages import Query, QueryReply, Reply, Request
+from p2pd.model.messages import Query, QueryReply, Reply, Request, Resolve, Resolved
 from p2pd.model.reference import Digest, Tag
 from tests.support.memory_origin import digest_of
 from tests.support.memory_site import REPOSITORY, MemoryNode, MemorySite, node_id, open_site
@@ -141,3 +142,22 @@ async def test_lists_come_over_the_wan(tmp_path: Path, autojump_clock: MockClock
         assert json.loads(await node.content.tags(REPOSITORY, ""))["tags"] == []
         body = await node.content.referrers(REPOSITORY, Digest("0" * 64), "a/b")
         assert json.loads(body)["manifests"] == []
+
+
+async def test_a_tag_that_a_peer_points_at_nothing_is_asked_upstream(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_site(tmp_path) as site:
+        nodes = {node_id(number): site.join(number, seeder=False) for number in range(1, 4)}
+        await site.met()
+        digest = publish(site)
+        liar, *honest = ranked(object_key(f"tag {REPOSITORY}:v1"), list(nodes))
+
+        async def lie(message: Resolve) -> Resolved:
+            await trio.lowlevel.checkpoint()
+            return Resolved(Descriptor(Digest("0" * 64), 1, OCI_MANIFEST))
+
+        nodes[liar].tags.answer_peer = lie  # type: ignore[method-assign]
+        for node in honest:
+            manifest = await nodes[node].content.manifest(REPOSITORY, TAG)
+            assert manifest.descriptor.digest == digest

@@ -42,19 +42,34 @@ async def test_a_burst_is_one_question_and_the_next_second_another(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     async with open_site(tmp_path) as site:
-        nodes = [site.join(number) for number in range(1, 7)]
+        nodes = [site.join(number, seeder=False) for number in range(1, 7)]
         await site.met()
         old = point(site, OLD)
         async with trio.open_nursery() as nursery:
             for node in nodes * 3:
                 nursery.start_soon(node.tags.resolve, REPOSITORY, TAG)
-        assert site.seeder.asked["resolve"] == 1
+        assert site.origin.asked["resolve"] == 1
         assert [await resolve(node) for node in nodes] == [(old, False)] * 6
         assert all((REPOSITORY, TAG) in node.store.tags for node in nodes), "all that saw it remember"
         new = point(site, NEW)
         await trio.sleep(FRESH_FOR + 0.1)
         assert [await resolve(node) for node in nodes] == [(new, False)] * 6
-        assert site.seeder.asked["resolve"] == 2
+        assert site.origin.asked["resolve"] == 2
+
+
+async def test_each_node_asks_a_seeder_itself_and_believes_no_peer(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_site(tmp_path) as site:
+        nodes = [site.join(number) for number in range(1, 5)]
+        await site.met()
+        old = point(site, OLD)
+        for node in nodes:
+            await node.store.put_tag(
+                REPOSITORY, TAG, TagRecord(Descriptor(Digest("0" * 64), 1, OCI_MANIFEST), time.time())
+            )
+        assert [await resolve(node) for node in nodes] == [(old, False)] * 4
+        assert site.seeder.asked["resolve"] == 4
 
 
 @pytest.mark.parametrize("error", [Unavailable("cut"), RateLimited("slow", 3.0)])
@@ -125,7 +140,7 @@ async def test_what_nobody_remembers_is_the_wan_s_error(tmp_path: Path, autojump
 
 async def test_a_dead_owner_costs_its_deadline(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with open_site(tmp_path) as site:
-        nodes = {node_id(number): site.join(number) for number in range(1, 4)}
+        nodes = {node_id(number): site.join(number, seeder=False) for number in range(1, 4)}
         await site.met()
         old = point(site, OLD)
         first, second, _ = ranked(object_key(f"tag {REPOSITORY}:{TAG}"), list(nodes))
