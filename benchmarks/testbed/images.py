@@ -132,9 +132,11 @@ def debian_image(cache: Path = _CACHE) -> Image:
     return Image.load(directory)
 
 
-def push_image(image: Image, base_url: str, repository: str, tag: str) -> None:
-    """Push to a registry that wants no credentials; raises httpx.HTTPError."""
-    with httpx.Client(base_url=base_url, timeout=60, trust_env=False) as client:
+def push_image(
+    image: Image, base_url: str, repository: str, tag: str, login: tuple[str, str] | None = None
+) -> None:
+    """Push to a registry that wants no credentials, or a basic login; raises httpx.HTTPError."""
+    with httpx.Client(base_url=base_url, timeout=60, trust_env=False, auth=login) as client:
         for blob in image.blobs:
             _push_blob(client, image.path(blob.digest), blob, repository)
         body = image.path(image.manifest.digest).read_bytes()

@@ -58,8 +58,8 @@ class Testbed:
             self.outer.run(["sh", "-s"], text=build_script(self.spec))
             for host in ("origin", "cache", "seeder"):
                 self._files(host).mkdir()
-            self._snapshotter = self._find_snapshotter()
-            self._nodes = [Node(self.outer, index, self._snapshotter) for index in range(self.spec.nodes)]
+            self.snapshotter = self._find_snapshotter()
+            self._nodes = [Node(self.outer, index, self.snapshotter) for index in range(self.spec.nodes)]
         except BaseException:
             self.outer.close()
             raise
