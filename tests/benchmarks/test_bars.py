@@ -47,6 +47,11 @@ def test_the_median_is_judged() -> None:
     assert word(Bar("r", "y", "", 1), row(1, 1, 1)) == "not measured"
 
 
+def test_a_busy_machine_excuses_no_memory() -> None:
+    document = {"spread": {"rss_mib": {"min": 70, "median": 70, "max": 70}}, "cpu_bound": True, "noisy": True}
+    assert word(Bar("r", "rss_mib", "", 60), document) == "missed"
+
+
 def test_of_an_update_p2pd_is_judged() -> None:
     bar = Bar("r", "limit_ratio", "", 1.03)
     assert word(bar, update(1.02)) == "met"

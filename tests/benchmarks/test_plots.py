@@ -60,5 +60,5 @@ def test_the_readme_shows_pictures_and_bars(tmp_path: Path) -> None:
     write(results, tmp_path / "docs" / "bench", page)
     text = page.read_text()
     assert "](docs/bench/nodes.svg)" in text
-    assert "| 8 nodes, warm: site / limit | <= 1.040 | 1.048 | 1.045 | 1.050 | missed |" in text
+    assert "| 8 node(s), warm: site / limit | <= 1.040 | 1.048 | 1.045 | 1.050 | missed |" in text
     assert "old" not in text
