@@ -16,6 +16,7 @@ __all__ = ["ROWS"]
 
 _HANG_S = 30.0
 _STOP_S = 10.0
+_REFUSED_S = 20.0
 
 
 def _killed_at(share: float) -> Callable[[Stage], None]:
@@ -122,7 +123,10 @@ def _two_on_one_store(stage: Stage) -> None:
     )
     second, node.p2pd = node.p2pd, first
     assert second is not None
-    code = second.wait(10)
+    try:
+        code = second.wait(_REFUSED_S)
+    except TimeoutError:
+        code = second.kill()
     stage.expect(code == 2, f"the second daemon ended with {code}")
     stage.expect("in use by another process" in second.last_words(), f"it said: {second.last_words(1)}")
     stage.update(nodes=[node])
@@ -174,5 +178,11 @@ ROWS = [
     Row("hang", "a daemon hangs for 30 s (SIGSTOP)", "others finish, it rejoins", _hangs),
     Row("sigterm", "SIGTERM in mid-stream", "it stops within 10 s, and resumes", _told_to_stop, Limits(1.05)),
     Row("two-on-a-store", "a second daemon on one store", "it is refused in a clear line", _two_on_one_store),
-    Row("cloned-id", "two nodes with one id (a cloned disk)", "one takes a new id", _cloned),
+    Row(
+        "cloned-id",
+        "two nodes with one id (a cloned disk)",
+        "one takes a new id",
+        _cloned,
+        Limits(extra_s=None),
+    ),
 ]

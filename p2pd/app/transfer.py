@@ -48,6 +48,10 @@ NEWS = 0.05
 _REFUSALS = (NotFound, Denied, RateLimited, WrongContent)
 """Faults that asking again in a moment does not mend: the last source's refusal is the client's answer."""
 
+HELD_BACK = 15.0
+"""Seconds for which clients are given nothing that only peers vouch for. From a peer that holds a blob it
+comes whole in that time; no runtime gives up sooner."""
+
 HELD_UP = 2.0
 """Seconds that a decision may come late by before the clock counts as having jumped."""
 
@@ -91,6 +95,7 @@ class Transfer:
         self._raw: dict[int, bytes] = {}
         self._given: dict[int, bytes] = {}
         self._hearsay: dict[int, SegmentMeta] = {}
+        self._doubted_at: float | None = None
         self._refused_by_seeder = False
         self._changed = trio.Event()
         self._pause = trio.CancelScope()
@@ -164,15 +169,27 @@ class Transfer:
     def hear_meta(self, meta: SegmentMeta) -> None:
         """A peer's word on metadata. It is taken only where no seeder can be asked.
 
-        Pieces that fit wrong hashes would be delivered before the whole sha256 can be judged.
+        Pieces that fit wrong hashes would be delivered before the whole sha256 can be judged: what they
+        vouch for is held back until that is known, or for `HELD_BACK` seconds.
         """
         self._hearsay.setdefault(meta.index, meta)
         self._believe_peers()
 
     def _believe_peers(self) -> None:
-        if self.plan.way is not Way.SEEDER:
-            while self._hearsay:
-                self.learn_meta(self._hearsay.popitem()[1], announce=False)
+        if self.plan.way is Way.SEEDER:
+            return
+        while self._hearsay:
+            index, meta = self._hearsay.popitem()
+            is_news = index not in self.metas
+            self.learn_meta(meta, announce=False)
+            if is_news and index in self.metas and self._doubted_at is None:
+                self._doubted_at = trio.current_time()
+                self.partial.hold_back(True)
+
+    def _doubt_no_longer(self, now: float) -> None:
+        """Let clients have what only peers vouch for, where they have waited as long as they can."""
+        if self._doubted_at is not None and now - self._doubted_at > HELD_BACK:
+            self.partial.hold_back(False)
 
     def peers_changed(self) -> None:
         """The set of live peers changed."""
@@ -266,6 +283,7 @@ class Transfer:
                 self.plan.started(stripe, now)
                 nursery.start_soon(self._fetch, stripe)
             self._lead_or_not(decision.lead, nursery)
+            self._doubt_no_longer(now)
             self._check_stall(now)
             with trio.move_on_at(min(decision.wake_at or now + TICK, now + TICK)) as self._pause:
                 await changed.wait()

@@ -83,6 +83,7 @@ class FilePartial:
         self._published = False
         self._unsure = False
         self._was_read = False
+        self._held_at: int | None = None
         self._growth = trio.lowlevel.ParkingLot()
         self._buffer: bytearray | None = None
 
@@ -147,6 +148,13 @@ class FilePartial:
         self._committed = True
         self._on_commit(self._digest, self._size)
         self._growth.unpark_all()
+
+    def hold_back(self, on: bool) -> None:
+        if on and self._held_at is None:
+            self._held_at = self._readable()
+        elif not on:
+            self._held_at = None
+            self._growth.unpark_all()
 
     def fail(self, error: P2pdError) -> None:
         if self._error is None and not self._committed:
@@ -224,7 +232,8 @@ class FilePartial:
     def _readable(self) -> int:
         if self._verified or self._size == 0:
             return self._size
-        return min(self._frontier, self._layout.stripe(self._layout.stripe_count - 1).start)
+        limit = min(self._frontier, self._layout.stripe(self._layout.stripe_count - 1).start)
+        return limit if self._held_at is None else min(limit, self._held_at)
 
     # Below: the writer's work. What runs in a worker thread says so.
 

@@ -77,6 +77,10 @@ class Partial(Protocol):
         """
         ...
 
+    def hold_back(self, on: bool) -> None:
+        """While on, readers get no byte that they could not read before; a commit ends it, too."""
+        ...
+
     def fail(self, error: P2pdError) -> None:
         """End all readers with `error`; what is on disk stays for the next attempt."""
         ...

@@ -21,6 +21,7 @@ from p2pd.model.layout import MANIFEST_LIMIT, SEGMENT, Layout, SegmentMeta
 from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.ports.store import HeldBlob, Partial, Store, TagRecord
 from tests.support.memory_store import MemoryStore, meta_of
+from tests.support.waiting import until
 
 KIB = 1024
 LARGE = 3 * 1024 * KIB + 17
@@ -140,6 +141,35 @@ async def test_readers_follow_the_writer_and_get_the_tail_after_commit(store: St
         await partial.aclose()
     assert got == [body, body[1000:], body[tail + 1 :]]
     assert await read(partial, 5, LARGE) == body[5:]
+
+
+@pytest.mark.parametrize("ends", ["let go", "commit"])
+async def test_what_is_held_back_is_read_when_it_is_let_go_or_committed(store: Store, ends: str) -> None:
+    body = BODY[:LARGE]
+    partial = await store.begin(digest_of(body), LARGE)
+    got = bytearray()
+
+    async def follow() -> None:
+        async with aclosing(partial.chunks(0, LARGE)) as chunks:
+            async for chunk in chunks:
+                got.extend(chunk)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(follow)
+        await partial.append(body[:1000])
+        partial.hold_back(True)
+        await partial.append(body[1000:2000])
+        partial.hold_back(True)
+        await partial.append(body[2000:])
+        await until(lambda: len(got) == 1000)
+        await wait_all_tasks_blocked(0.05)
+        assert got == body[:1000]
+        if ends == "let go":
+            partial.hold_back(False)
+            await until(lambda: len(got) > 2000)
+        await partial.commit()
+    assert got == body
+    await partial.aclose()
 
 
 async def test_wrong_content_is_dropped_and_told_to_readers(store: Store) -> None:

@@ -54,6 +54,7 @@ class MemoryPartial:
         self._body = body
         self._error: P2pdError | None = None
         self._is_open, self._was_read, self._committed = True, False, False
+        self._held_at: int | None = None
         self._growth = trio.lowlevel.ParkingLot()
 
     @property
@@ -110,6 +111,13 @@ class MemoryPartial:
         self._store.used_at[self._digest] = trio.current_time()
         self._growth.unpark_all()
 
+    def hold_back(self, on: bool) -> None:
+        if on and self._held_at is None:
+            self._held_at = self._readable()
+        elif not on:
+            self._held_at = None
+            self._growth.unpark_all()
+
     def fail(self, error: P2pdError) -> None:
         if self._error is None and not self._committed:
             self._error = error
@@ -152,7 +160,8 @@ class MemoryPartial:
         if self._committed or self._size == 0:
             return self._size
         layout = Layout(self._size)
-        return min(len(self._body), layout.stripe(layout.stripe_count - 1).start)
+        limit = min(len(self._body), layout.stripe(layout.stripe_count - 1).start)
+        return limit if self._held_at is None else min(limit, self._held_at)
 
 
 class MemoryStore:
