@@ -25,6 +25,7 @@ __all__ = ["ROWS", "Row", "add_arguments", "run", "words_of"]
 
 _ALL = "direct,pull-through,p2pd"
 _LATE_LAN = "100M"
+_TEARDOWN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Exit code: 1 where a row failed or a bar was missed. Raises TestbedError."""
     rows = _chosen(options.rows)
+    # A row is a session of its own: told to stop, the matrix must stop it as an interrupt would.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     options.results.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
     failed = []
@@ -134,7 +137,12 @@ def _play(row: Row, options: argparse.Namespace, say: Callable[[str], None]) -> 
                 say(last[:100])
             code = child.wait()
         except BaseException:
-            child.send_signal(signal.SIGINT)  # so that it takes its testbed down
+            # It takes its testbed down; Popen's own exit would not wait for that after an interrupt.
+            child.send_signal(signal.SIGINT)
+            try:
+                child.wait(_TEARDOWN_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
             raise
     final.unlink(missing_ok=True)
     if made.exists() and made.stat().st_size:
