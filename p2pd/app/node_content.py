@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import TypeVar
 
 import trio
 from prometheus_client import Counter
@@ -14,7 +15,7 @@ from p2pd.app.small import SmallObjects
 from p2pd.app.tags import Tags
 from p2pd.app.transfer import Transfer
 from p2pd.app.transfers import Transfers
-from p2pd.model.content import Manifest, filter_referrers, referenced
+from p2pd.model.content import Manifest, Place, filter_referrers, parts, referenced
 from p2pd.model.errors import NotFound, P2pdError
 from p2pd.model.layout import SMALL_BLOB
 from p2pd.model.messages import Query, QueryReply
@@ -24,7 +25,9 @@ from p2pd.ports.peers import Peer
 
 __all__ = ["NodeContent"]
 
-SIZES_REMEMBERED = 20_000
+T = TypeVar("T")
+
+REMEMBERED = 20_000
 QUERY = 0.5
 
 
@@ -37,6 +40,7 @@ class NodeContent:
         self._small = small
         self._tags = tags
         self._sizes: OrderedDict[Digest, int] = OrderedDict()
+        self._places: OrderedDict[Digest, Place] = OrderedDict()
 
     async def manifest(self, repository: Repository, reference: Digest | Tag) -> Manifest:
         stale, told, digest = False, None, reference
@@ -55,7 +59,9 @@ class NodeContent:
             digest, told = descriptor.digest, descriptor.media_type
             body = await self._small.obtain(repository, digest, is_manifest=True)
         for descriptor in referenced(body):
-            self._remember(descriptor.digest, descriptor.size)
+            _remember(self._sizes, descriptor.digest, descriptor.size)
+        for index, descriptor in enumerate(parts(body)):
+            _remember(self._places, descriptor.digest, Place(digest, index))
         manifest = Manifest.verified(body, digest, told)
         return Manifest(manifest.descriptor, body, stale)
 
@@ -69,7 +75,7 @@ class NodeContent:
         if size <= SMALL_BLOB:
             body = await self._small.obtain(repository, digest, is_manifest=False)
             return _Counted(_Bytes(body), metrics.served_bytes)
-        transfer = await self._transfers.obtain(repository, digest, size)
+        transfer = await self._transfers.obtain(repository, digest, size, self._places.get(digest))
         return _Counted(transfer.partial, metrics.served_bytes)
 
     async def warm(self, repository: Repository, digest: Digest, size: int) -> Transfer | None:
@@ -79,7 +85,9 @@ class NodeContent:
         if size <= SMALL_BLOB:
             await self._small.obtain(repository, digest, is_manifest=False)
             return None
-        return await self._transfers.obtain(repository, digest, size, background=True)
+        return await self._transfers.obtain(
+            repository, digest, size, self._places.get(digest), background=True
+        )
 
     async def _held(self, digest: Digest) -> Blob | None:
         """The blob from the store. A small one is checked before it is promised: rot is then unseen."""
@@ -95,12 +103,6 @@ class NodeContent:
     async def referrers(self, repository: Repository, digest: Digest, artifact_type: str | None) -> bytes:
         return filter_referrers(await self._site.wan.referrers(repository, digest), artifact_type)
 
-    def _remember(self, digest: Digest, size: int) -> None:
-        self._sizes[digest] = size
-        self._sizes.move_to_end(digest)
-        while len(self._sizes) > SIZES_REMEMBERED:
-            self._sizes.popitem(last=False)
-
     async def _size(self, repository: Repository, digest: Digest) -> int:
         """From the manifest that was just served, else from a peer, else over the WAN."""
         known = self._sizes.get(digest)
@@ -108,7 +110,7 @@ class NodeContent:
             known = await self._size_from_peers(digest)
         if known is None:
             known = await self._site.wan.blob_size(repository, digest)
-        self._remember(digest, known)
+        _remember(self._sizes, digest, known)
         return known
 
     async def _size_from_peers(self, digest: Digest) -> int | None:
@@ -127,6 +129,13 @@ class NodeContent:
                 nursery.start_soon(ask, peer)
         # One peer may lie about a size, and the transfer would fail on it: only what all say counts.
         return sizes[0] if len(set(sizes)) == 1 else None
+
+
+def _remember(known: OrderedDict[Digest, T], digest: Digest, value: T) -> None:
+    known[digest] = value
+    known.move_to_end(digest)
+    while len(known) > REMEMBERED:
+        known.popitem(last=False)
 
 
 class _Bytes:

@@ -11,6 +11,7 @@ Tasks of a transfer, all in one nursery that the daemon owns (no client does):
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -22,6 +23,7 @@ from p2pd.app.site import Site
 from p2pd.decide.bits import bits_to_bytes, bytes_to_bits, mask_of, run_to_bits
 from p2pd.decide.plan import FetchPlan, Way
 from p2pd.decide.report import Report
+from p2pd.model.content import Place
 from p2pd.model.errors import Denied, NotFound, P2pdError, RateLimited, Unavailable, WrongContent, fresh
 from p2pd.model.layout import SEGMENT, Layout, SegmentMeta
 from p2pd.model.messages import Progress, ProgressDelta, SegmentReady
@@ -66,11 +68,20 @@ class Transfer:
     """Fetches `digest` into the store. `run` is called once; the rest from any task of the daemon."""
 
     def __init__(
-        self, site: Site, repository: Repository, partial: Partial, *, alone: bool, background: bool = False
+        self,
+        site: Site,
+        repository: Repository,
+        partial: Partial,
+        *,
+        alone: bool,
+        background: bool = False,
+        place: Place | None = None,
     ) -> None:
         self.site = site
         self.repository = repository
         self.is_background = background
+        self.place = place
+        self.is_behind: Callable[[], bool] = bool
         self.partial = partial
         self.digest = partial.digest
         self.layout = Layout(partial.size)
@@ -278,6 +289,7 @@ class Transfer:
             self._believe_peers()
             for index in self.plan.window():
                 self.work_on(index)
+            self.plan.is_behind = self.is_behind()
             decision = self.plan.decide(now)
             for stripe in decision.fetch:
                 self.plan.started(stripe, now)

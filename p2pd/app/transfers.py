@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial as bind
 
 import structlog
 import trio
@@ -12,6 +13,7 @@ from p2pd.app.reporting import report_nowait
 from p2pd.app.site import Site
 from p2pd.app.transfer import Transfer
 from p2pd.decide.report import REPORT_EVERY
+from p2pd.model.content import Place
 from p2pd.model.errors import P2pdError, Unavailable, WrongContent, fresh
 from p2pd.model.rate import LinkUse
 from p2pd.model.reference import Digest, Repository
@@ -64,6 +66,14 @@ class Transfers:
             swarm=bool(self._site.shelf.loaded),
         )
 
+    def _is_behind(self, transfer: Transfer) -> bool:
+        """Whether a lower layer of the same image still has stripes that nobody fetches."""
+        place = transfer.place
+        return place is not None and any(
+            other.place is not None and place.is_above(other.place) and other.plan.has_unclaimed
+            for other in self._running.values()
+        )
+
     def has_background(self) -> bool:
         return any(each.is_background for each in self._running.values())
 
@@ -71,10 +81,17 @@ class Transfers:
         return list(self._running.values())
 
     async def obtain(
-        self, repository: Repository, digest: Digest, size: int, *, background: bool = False
+        self,
+        repository: Repository,
+        digest: Digest,
+        size: int,
+        place: Place | None = None,
+        *,
+        background: bool = False,
     ) -> Transfer:
         """The transfer of `digest`, begun or joined, once a source is live. Raises P2pdError.
 
+        Of one image, by `place`, lower layers get the WAN first: runtimes unpack them in that order.
         In the `background` it leaves the WAN to what clients wait for, until one of them asks for it.
         """
         transfer = self._running.get(digest)
@@ -85,7 +102,7 @@ class Transfers:
             async with self._starting:
                 transfer = self._running.get(digest)
                 if transfer is None:
-                    transfer = await self._start(repository, digest, size, background=background)
+                    transfer = await self._start(repository, digest, size, place, background=background)
         if not background:
             transfer.is_background = False
         with trio.move_on_after(SOURCE_DEADLINE):
@@ -98,12 +115,18 @@ class Transfers:
         return transfer
 
     async def _start(
-        self, repository: Repository, digest: Digest, size: int, *, background: bool
+        self, repository: Repository, digest: Digest, size: int, place: Place | None, *, background: bool
     ) -> Transfer:
         partial = await self._site.store.begin(digest, size)
         transfer = Transfer(
-            self._site, repository, partial, alone=digest in self._distrusted, background=background
+            self._site,
+            repository,
+            partial,
+            alone=digest in self._distrusted,
+            background=background,
+            place=place,
         )
+        transfer.is_behind = bind(self._is_behind, transfer)
         self._running[digest] = transfer
         self._nursery.start_soon(self._run, transfer)
         return transfer

@@ -14,7 +14,8 @@ every node applies to its own view of the swarm:
    that a WAN that is cut costs one stripe, not one a node). Each further `patience` admits one more.
 4. A node whose claim was overtaken by a much later one ranks last, and its claims count for nothing, for
    `DEMOTED` times `patience`: a slow node costs a delay now and then, not one for every stripe.
-5. Where no member reaches a seeder, one leads: it pulls the blob from the origin in order
+5. A blob that `is_behind` another, a lower layer of the same image, is fetched one stripe at a time.
+6. Where no member reaches a seeder, one leads: it pulls the blob from the origin in order
    (p2pd.decide.election).
 """
 
@@ -95,6 +96,7 @@ class FetchPlan:
         self._fetchers = Fetchers(digest, self._claims.overtaken)
         self._owed: dict[int, tuple[str, Since]] = {}
         self._hold_until = now
+        self.is_behind = False
         self._pace = Pace(now)
         self._lan = LanTrust(now)
         self._window_of = (-1, 0)
@@ -262,6 +264,11 @@ class FetchPlan:
         """When anybody on the site last got, or began to get, a stripe that nobody had."""
         return max(self._pace.came_at, self._election.moved_at)
 
+    @property
+    def has_unclaimed(self) -> bool:
+        """Whether there are stripes that nobody is known to have or to fetch."""
+        return bool(self._all & ~self._seen & ~self.claimed) and not self._holders
+
     def is_lacking(self, segment: int) -> bool:
         """Whether some member still lacks a piece of this segment, so that it should stay loaded."""
         mask = mask_of(self.layout.stripes_of(segment))
@@ -327,7 +334,7 @@ class FetchPlan:
         owed: dict[int, tuple[str, Since]] = {}
         next_up: Counter[str] = Counter()
         pending = self.claimed & ~self.have & ~self._offer()
-        due = self._pace.ahead - pending.bit_count()
+        due = self._ahead - pending.bit_count()
         lowest = (missing & -missing) < (pending & -pending) or not pending
         for stripe in iter_bits(missing):
             claimants = self._claims.on(stripe, self._lan.muted)
@@ -367,12 +374,19 @@ class FetchPlan:
 
     # What the rules look at.
 
+    @property
+    def _ahead(self) -> int:
+        """Stripes that the site fetches at a time; behind another blob just enough to be seen alive."""
+        return 1 if self.is_behind else self._pace.ahead
+
     def _room(self) -> int:
         """Requests that may begin: a few when alone, to hide round trips; two when there are many.
 
         At most two at a time, for what begins together ends together and leaves the WAN idle then.
         """
         low, high = IN_FLIGHT
+        if self.is_behind:
+            return 0 if self.in_flight else 1
         allowed = min(max(low, self._pace.ahead // max(1, len(self._fetchers))), high)
         return max(0, min(allowed - len(self.in_flight), low))
 

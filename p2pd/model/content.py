@@ -17,6 +17,7 @@ from p2pd.model.reference import Digest
 __all__ = [
     "Descriptor",
     "Manifest",
+    "Place",
     "StaleTag",
     "choices",
     "filter_referrers",
@@ -86,6 +87,17 @@ def media_type_of(body: bytes, told: str | None = None) -> str:
     if "config" in document or "layers" in document:
         return OCI_MANIFEST
     return (told or "application/octet-stream").split(";")[0].strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a blob stands in an image: runtimes unpack its layers by ascending `index`."""
+
+    image: Digest
+    index: int
+
+    def is_above(self, other: Place) -> bool:
+        return self.image == other.image and self.index > other.index
 
 
 def referenced(body: bytes) -> list[Descriptor]:

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2pd.app.node_content import SIZES_REMEMBERED
+from p2pd.app.node_content import REMEMBERED
 from p2pd.app.tags import FRESH_FOR
 from p2pd.decide.ownership import object_key, ranked
 from p2pd.model.content import OCI_MANIFEST, Descriptor
@@ -111,8 +111,8 @@ async def test_a_size_is_taken_from_peers_only_when_all_say_the_same(
 async def test_sizes_remembered_are_bounded(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("p2pd.app.node_content.SIZES_REMEMBERED", 5)
-    assert SIZES_REMEMBERED > 5
+    monkeypatch.setattr("p2pd.app.node_content.REMEMBERED", 5)
+    assert REMEMBERED > 5
     async with open_site(tmp_path) as site:
         node = site.join(1)
         publish(site)

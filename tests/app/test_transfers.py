@@ -10,6 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pd.app.transfers import FAILURE_REMEMBERED, SOURCE_DEADLINE
+from p2pd.model.content import Place
 from p2pd.model.errors import Denied, NotFound, P2pdError, RateLimited, Unavailable, WrongContent
 from p2pd.model.layout import MIB
 from p2pd.model.reference import Digest
@@ -159,3 +160,19 @@ async def test_it_goes_on_where_it_was_cut(tmp_path: Path, autojump_clock: MockC
         await trio.sleep(40)
         assert await pull(node, digest) == BODY
         assert site.origin.given[digest] <= len(BODY) + 256 * 1024
+
+
+async def test_lower_layers_of_an_image_go_first(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_site(tmp_path) as site:
+        node = site.join(1)
+        bodies = [bytes([number]) * (20 * MIB) for number in range(3)]
+        site.seeder.bytes_s = MIB
+        image, other = Digest("1" * 64), Digest("2" * 64)
+        places = [Place(image, 2), Place(image, 1), Place(other, 5)]
+        above, below, foreign = [
+            await node.transfers.obtain(REPOSITORY, site.seeder.put(body), len(body), place)
+            for body, place in zip(bodies, places, strict=True)
+        ]
+        assert above.is_behind()
+        assert not below.is_behind()
+        assert not foreign.is_behind()

@@ -546,3 +546,37 @@ def test_every_cut_is_fetched_to_its_end(size: int) -> None:
             wan_brings(plan, stripe, float(now))
         fetch(plan, float(now))
     assert plan.have == mask_of(range(Layout(size).stripe_count))
+
+
+# Rule 5: the layers of an image.
+
+
+def test_behind_another_blob_one_stripe_is_fetched_at_a_time() -> None:
+    plan = plan_of()
+    plan.is_behind = True
+    assert fetch(plan, 0.0) == (0,)
+    assert fetch(plan, 0.1) == ()
+    wan_brings(plan, 0, 1.0)
+    assert fetch(plan, 1.0) == (1,)
+    plan.is_behind = False
+    assert len(fetch(plan, 1.1)) > 1
+
+
+def test_behind_another_blob_the_whole_site_fetches_one_stripe() -> None:
+    plan = plan_of("a")
+    plan.is_behind = True
+    mine = owned_by("me", "a")[0]
+    plan.member_progress("a", 0, 1 << COUNT - 1, Way.SEEDER, 0.0)
+    assert fetch(plan, 0.0) == ((0,) if mine == 0 else ())
+
+
+def test_what_is_claimed_or_held_is_not_waited_for() -> None:
+    plan = plan_of("a", have=ALL & ~0b11)
+    assert plan.has_unclaimed
+    plan.started(0, 0.0)
+    assert plan.has_unclaimed
+    plan.member_progress("a", 0, 0b10, Way.SEEDER, 0.0)
+    assert not plan.has_unclaimed
+    other = plan_of("a")
+    other.holder_found("a", 0.0)
+    assert not other.has_unclaimed
