@@ -7,16 +7,18 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TypeVar
 
+import structlog
 import trio
 from prometheus_client import Counter
 
+from p2pd.app.passing import Passing
 from p2pd.app.site import Site
 from p2pd.app.small import SmallObjects
 from p2pd.app.tags import Tags
 from p2pd.app.transfer import Transfer
 from p2pd.app.transfers import Transfers
 from p2pd.model.content import Manifest, Place, filter_referrers, parts, referenced
-from p2pd.model.errors import NotFound, P2pdError
+from p2pd.model.errors import NotFound, P2pdError, StoreError
 from p2pd.model.layout import SMALL_BLOB
 from p2pd.model.messages import Query, QueryReply
 from p2pd.model.reference import Digest, Repository, Tag
@@ -26,6 +28,8 @@ from p2pd.ports.peers import Peer
 __all__ = ["NodeContent"]
 
 T = TypeVar("T")
+
+log = structlog.get_logger()
 
 REMEMBERED = 20_000
 QUERY = 0.5
@@ -39,6 +43,7 @@ class NodeContent:
         self._transfers = transfers
         self._small = small
         self._tags = tags
+        self._passing = Passing(site, small)
         self._sizes: OrderedDict[Digest, int] = OrderedDict()
         self._places: OrderedDict[Digest, Place] = OrderedDict()
 
@@ -75,8 +80,12 @@ class NodeContent:
         if size <= SMALL_BLOB:
             body = await self._small.obtain(repository, digest, is_manifest=False)
             return _Counted(_Bytes(body), metrics.served_bytes)
-        transfer = await self._transfers.obtain(repository, digest, size, self._places.get(digest))
-        return _Counted(transfer.partial, metrics.served_bytes)
+        try:
+            transfer = await self._transfers.obtain(repository, digest, size, self._places.get(digest))
+        except StoreError as error:
+            log.debug("blob.not_kept", digest=str(digest), reason=str(error))
+            return _Counted(self._passing.blob(repository, digest, size), metrics.served_bytes)
+        return _Counted(self._passing.follow(repository, transfer.partial), metrics.served_bytes)
 
     async def warm(self, repository: Repository, digest: Digest, size: int) -> Transfer | None:
         """Have the blob held, as if a client had asked: at the return it is, or its transfer runs."""

@@ -6,6 +6,8 @@ the digest) fetches it over the WAN for all, and the others ask that one.
 
 from __future__ import annotations
 
+import hashlib
+
 import structlog
 import trio
 
@@ -41,7 +43,7 @@ class SmallObjects:
         self._slots = trio.CapacityLimiter(AT_ONCE)
 
     async def obtain(self, repository: Repository, digest: Digest, *, is_manifest: bool) -> bytes:
-        """The verified bytes, held from now on. Raises P2pdError."""
+        """The verified bytes, held from now on if the disk takes them. Raises P2pdError."""
         held = await self._site.store.read(digest)
         if held is not None:
             return held
@@ -112,7 +114,7 @@ class SmallObjects:
                     if not isinstance(reply, ReadReply) or len(reply.data) != read.length:
                         raise PeerProtocolError(f"peer {peer.node_id} gave another length than asked for")
                     body += reply.data
-            await self._site.store.write(digest, bytes(body))
+            await self._keep(digest, bytes(body))
         except (P2pdError, trio.TooSlowError) as error:
             self._count_peer_failure(error)
             log.warning("small.peer_failed", digest=str(digest), peer=peer.node_id, reason=str(error))
@@ -141,10 +143,19 @@ class SmallObjects:
                         body = (await wan.manifest(repository, digest)).body
                     else:
                         body = await wan.small_blob(repository, digest, SMALL_BLOB)
-                await self._site.store.write(digest, body)
+                await self._keep(digest, body)
             except WrongContent:
                 self._site.metrics.hash_failures.labels("blob").inc()
                 raise
             return body
 
         return await self._fetches.join(digest, fetch)
+
+    async def _keep(self, digest: Digest, body: bytes) -> None:
+        """Check and hold it; where the disk does not take it, only check. Raises WrongContent."""
+        try:
+            await self._site.store.write(digest, body)
+        except StoreError as error:
+            if hashlib.sha256(body).hexdigest() != digest.hex:
+                raise WrongContent(f"{len(body)} bytes are not {digest}") from error
+            log.warning("small.not_kept", digest=str(digest), reason=str(error))

@@ -24,7 +24,16 @@ from p2pd.decide.bits import bits_to_bytes, bytes_to_bits, mask_of, run_to_bits
 from p2pd.decide.plan import FetchPlan, Way
 from p2pd.decide.report import Report
 from p2pd.model.content import Place
-from p2pd.model.errors import Denied, NotFound, P2pdError, RateLimited, Unavailable, WrongContent, fresh
+from p2pd.model.errors import (
+    Denied,
+    NotFound,
+    P2pdError,
+    RateLimited,
+    StoreError,
+    Unavailable,
+    WrongContent,
+    fresh,
+)
 from p2pd.model.layout import SEGMENT, Layout, SegmentMeta
 from p2pd.model.messages import Progress, ProgressDelta, SegmentReady
 from p2pd.model.reference import Repository
@@ -369,7 +378,7 @@ class Transfer:
                 await lead(self)
             except P2pdError as error:
                 self._note_fault(error)
-                if isinstance(error, NotFound | Denied | WrongContent):
+                if isinstance(error, NotFound | Denied | WrongContent | StoreError):
                     self.fail(error)
                 await trio.sleep(1)
         if self._lead_scope is scope:

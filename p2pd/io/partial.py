@@ -37,6 +37,7 @@ from p2pd.io.room import Room
 from p2pd.model.errors import P2pdError, StoreError, Unavailable, WrongContent
 from p2pd.model.layout import SHA1_BYTES, SMALL_BLOB, Layout, SegmentMeta
 from p2pd.model.reference import Digest
+from p2pd.ports.store import Hasher
 
 __all__ = ["FilePartial", "Work", "resume_partial"]
 
@@ -182,6 +183,9 @@ class FilePartial:
         self._on_close(self)
 
     # Readers
+
+    def hash_so_far(self) -> Hasher:
+        return self._hasher.copy_sha256()
 
     def segment_meta(self, index: int) -> SegmentMeta | None:
         if not 0 <= index < self._layout.segment_count:

@@ -16,6 +16,7 @@ import xxhash
 
 from p2pd.model.layout import SHA1_BYTES, Layout, SegmentMeta
 from p2pd.model.reference import Digest
+from p2pd.ports.store import Hasher
 
 __all__ = ["ENTRY_BYTES", "XXH3_BYTES", "PieceHasher", "PieceTable", "entry_of"]
 
@@ -102,6 +103,10 @@ class PieceHasher:
     @property
     def sha256(self) -> str:
         return self._sha256.hexdigest()
+
+    def copy_sha256(self) -> Hasher:
+        """The sha256 of what has come, to go on with."""
+        return self._sha256.copy()
 
     def update(self, data: bytes | memoryview, sha1: bytes | None = None) -> None:
         """Hash the next bytes, which must not go past `size`.

@@ -13,10 +13,18 @@ from p2pd.model.layout import SegmentMeta
 from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.model.stock import DiskSpace, Leftover, Stock
 
-__all__ = ["HeldBlob", "MakeRoom", "Partial", "Store", "TagRecord"]
+__all__ = ["Hasher", "HeldBlob", "MakeRoom", "Partial", "Store", "TagRecord"]
 
 MakeRoom = Callable[[], Awaitable[bool]]
 """Called when a write found no room; true when some was made, and the write is worth another try."""
+
+
+class Hasher(Protocol):
+    """A sha256 on its way, as hashlib makes them."""
+
+    def update(self, data: bytes, /) -> None: ...
+
+    def hexdigest(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +72,10 @@ class Partial(Protocol):
 
     async def append_segment(self, staged: Path, meta: SegmentMeta) -> None:
         """Copy the rest of a whole staged segment that `frontier` lies in, reusing its piece hashes."""
+        ...
+
+    def hash_so_far(self) -> Hasher:
+        """The sha256 of [0, frontier), to go on with elsewhere; this assembly's own is not touched."""
         ...
 
     def segment_meta(self, index: int) -> SegmentMeta | None:

@@ -205,6 +205,9 @@ async def test_failed_transfer_gives_what_is_there_then_its_error(store: Store) 
     partial.fail(RateLimited("asked for less", 30.0))
     partial.fail(Unavailable("too late to matter"))
     assert await read(partial, 0, 1000) == body[:1000]
+    hasher = partial.hash_so_far()
+    hasher.update(body[1000:])
+    assert hasher.hexdigest() == digest_of(body).hex
     for _ in range(2):
         with pytest.raises(RateLimited, match="asked for less") as caught:
             await read(partial, 0, LARGE)

@@ -15,7 +15,7 @@ from p2pd.model.errors import P2pdError, StoreError, StoreFull, Unavailable, Wro
 from p2pd.model.layout import MANIFEST_LIMIT, Layout, SegmentMeta
 from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.model.stock import DiskSpace, Leftover, Stock, Stored
-from p2pd.ports.store import MakeRoom, TagRecord
+from p2pd.ports.store import Hasher, MakeRoom, TagRecord
 
 _CHUNK = 1024 * 1024
 
@@ -91,6 +91,9 @@ class MemoryPartial:
         if len(data) < segment.length:
             raise StoreError("the staged segment is too short")
         await self.append(data[len(self._body) - segment.offset : segment.length])
+
+    def hash_so_far(self) -> Hasher:
+        return hashlib.sha256(self._body)
 
     def segment_meta(self, index: int) -> SegmentMeta | None:
         return meta_of(self._digest, bytes(self._body), self._size, index)

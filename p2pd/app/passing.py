@@ -1,0 +1,188 @@
+"""Blobs that go to a client without being kept, where the disk takes no more writes.
+
+They come in order from a peer that holds the blob, else over the WAN, and are checked as ever: the last
+bytes leave only when the whole sha256 is right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import structlog
+import trio
+
+from p2pd.app.site import Site
+from p2pd.app.small import SmallObjects
+from p2pd.decide.plan import Way
+from p2pd.model.errors import (
+    Denied,
+    NotFound,
+    OriginFault,
+    PeerFault,
+    PeerProtocolError,
+    StoreError,
+    Unavailable,
+    WrongContent,
+)
+from p2pd.model.layout import MIB
+from p2pd.model.messages import READ_LIMIT, Read, ReadReply
+from p2pd.model.reference import Digest, Repository
+from p2pd.ports.content import Blob
+from p2pd.ports.store import Hasher, Partial
+
+__all__ = ["Passing"]
+
+log = structlog.get_logger()
+
+AT_ONCE = 8
+"""Blobs on their way through at a time; each takes a few MiB of memory."""
+
+_PEER_BITE = MIB
+_WAN_BITE = 2 * MIB
+_READ_DEADLINE = 3.0
+_TRIES = 3
+_PAUSE = 0.5
+
+
+class Passing:
+    """Makes blobs that are passed through, or that are once their transfer fails for want of disk."""
+
+    def __init__(self, site: Site, small: SmallObjects) -> None:
+        self._site = site
+        self._small = small
+        self._running = 0
+        self._distrusted: set[Digest] = set()
+
+    def blob(self, repository: Repository, digest: Digest, size: int) -> Blob:
+        """From its first byte on; any other range is refused: its bytes could not be checked."""
+        return _Through(self, repository, digest, size)
+
+    def follow(self, repository: Repository, partial: Partial) -> Blob:
+        """What `partial` gives, and where it ends because of the disk, the rest all the same."""
+        return _Following(self, repository, partial)
+
+    async def rest(
+        self, repository: Repository, digest: Digest, size: int, position: int, hasher: Hasher
+    ) -> AsyncGenerator[bytes, None]:
+        """Bytes [position, size) of the blob; `hasher` has hashed [0, position). Raises P2pdError."""
+        if self._running >= AT_ONCE:
+            raise Unavailable(
+                f"{digest}: the disk is full and {AT_ONCE} blobs are being passed through already"
+            )
+        log.info("blob.passed_through", digest=str(digest), offset=position, size=size)
+        self._running += 1
+        try:
+            kept = b""
+            async with aclosing(self._bytes(repository, digest, size, position)) as chunks:
+                async for chunk in chunks:
+                    await trio.to_thread.run_sync(hasher.update, chunk)
+                    if kept:
+                        yield kept
+                    kept = chunk
+            if hasher.hexdigest() != digest.hex:
+                # Somebody lied, and nobody can say who: next time without peers.
+                self._distrusted.add(digest)
+                raise WrongContent(f"{digest}: the bytes that were passed through are not it")
+            yield kept
+        finally:
+            self._running -= 1
+
+    async def _bytes(
+        self, repository: Repository, digest: Digest, size: int, position: int
+    ) -> AsyncGenerator[bytes, None]:
+        holders = [] if digest in self._distrusted else await self._small.holders(digest)
+        for node in [node for node, told in holders if told == size]:
+            try:
+                while position < size:
+                    data = await self._read_peer(node, digest, position, min(position + _PEER_BITE, size))
+                    yield data
+                    position += len(data)
+            except (PeerFault, OriginFault) as error:
+                log.info("blob.peer_failed", digest=str(digest), peer=node, reason=str(error))
+        tries = 0
+        while position < size:
+            try:
+                data = await self._read_wan(repository, digest, size, position)
+            except (NotFound, Denied, WrongContent):
+                raise
+            except OriginFault:
+                tries += 1
+                if tries == _TRIES:
+                    raise
+                await trio.sleep(_PAUSE)
+                continue
+            tries = 0
+            yield data
+            position += len(data)
+
+    async def _read_peer(self, node: str, digest: Digest, start: int, stop: int) -> bytes:
+        data = bytearray()
+        while start + len(data) < stop:
+            read = Read(digest, start + len(data), min(READ_LIMIT, stop - start - len(data)))
+            reply = await self._site.peers.request(node, read, _READ_DEADLINE)
+            if not isinstance(reply, ReadReply) or len(reply.data) != read.length:
+                raise PeerProtocolError(f"peer {node} gave another length than asked for")
+            data += reply.data
+        self._site.metrics.lan_bytes.inc(len(data))
+        return bytes(data)
+
+    async def _read_wan(self, repository: Repository, digest: Digest, size: int, position: int) -> bytes:
+        way = self._site.wan.way(repository)
+        if way is Way.NONE:
+            raise Unavailable(f"{digest}: no source over the WAN answers")
+        span = (position, min(position + _WAN_BITE, size))
+        data = await self._site.wan.read_range(way, repository, digest, size, span, lambda _count: None)
+        if not data:
+            raise Unavailable(f"{digest}: an empty answer came")
+        return data
+
+
+class _Through:
+    def __init__(self, passing: Passing, repository: Repository, digest: Digest, size: int) -> None:
+        self._passing, self._repository = passing, repository
+        self._digest, self._size = digest, size
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    async def chunks(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        if start or stop < self._size:
+            raise Unavailable(
+                f"the disk is full, and a part of {self._digest} alone cannot be checked; free some space"
+            )
+        rest = self._passing.rest(self._repository, self._digest, self._size, 0, hashlib.sha256())
+        async with aclosing(rest) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+
+class _Following:
+    def __init__(self, passing: Passing, repository: Repository, partial: Partial) -> None:
+        self._passing, self._repository, self._partial = passing, repository, partial
+
+    @property
+    def size(self) -> int:
+        return self._partial.size
+
+    async def chunks(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        partial, position = self._partial, start
+        try:
+            async with aclosing(partial.chunks(start, stop)) as chunks:
+                async for chunk in chunks:
+                    position += len(chunk)
+                    yield chunk
+        except StoreError:
+            # Only from where the assembly ended does anybody know the hash of what went before.
+            if stop < partial.size or position != partial.frontier:
+                raise
+        else:
+            return
+        rest = self._passing.rest(
+            self._repository, partial.digest, partial.size, position, partial.hash_so_far()
+        )
+        async with aclosing(rest) as chunks:
+            async for chunk in chunks:
+                yield chunk
