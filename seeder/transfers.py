@@ -55,7 +55,7 @@ class _Transfer:
 
 class Transfers:
     """`at_once` bounds the transfers that run; the others wait in line. `make_room`
-    is called with the size of each before it begins. Times are in seconds."""
+    is called with digest and size of each before it begins; it may raise StoreFull. Times are in seconds."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Transfers:
         refuse_after_failure: float = 5.0,
         at_once: int = 32,
         rng: Callable[[], float] = random.random,
-        make_room: Callable[[int], Awaitable[None]] | None = None,
+        make_room: Callable[[Digest, int], Awaitable[None]] | None = None,
         metrics: SeederMetrics | None = None,
     ) -> None:
         self._make_room = make_room
@@ -153,7 +153,7 @@ class Transfers:
         repository, digest = transfer.repository, transfer.digest
         size = await self._origin.blob_size(repository, digest)
         if self._make_room is not None:
-            await self._make_room(size)
+            await self._make_room(digest, size)
         partial = await self._store.begin(digest, size)
         had = partial.frontier
         try:

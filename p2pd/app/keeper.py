@@ -17,7 +17,7 @@ from p2pd.app.shelf import Shelf
 from p2pd.decide.eviction import Standing, abandoned, expired, idle_times, in_order, is_tiny, shortfall
 from p2pd.model.admin import Collected, Gone
 from p2pd.model.content import referenced
-from p2pd.model.errors import P2pdError, StoreError
+from p2pd.model.errors import P2pdError, StoreError, StoreFull
 from p2pd.model.layout import SMALL_BLOB
 from p2pd.model.reference import Digest
 from p2pd.model.stock import DiskSpace, Leftover, Limits, Stored
@@ -99,18 +99,34 @@ class Keeper:
             except P2pdError as error:
                 log.warning("store.not_collected", reason=str(error))
 
-    async def make_room(self, size: int) -> None:
-        """Before a transfer of `size` bytes: let go what the limits ask for. Never fails.
+    async def make_room(self, digest: Digest, size: int) -> None:
+        """Before the transfer of a blob: let go what the limits ask for.
 
-        Where the limits cannot be met the transfer goes on all the same: the site's other nodes may be
-        waiting for its bytes. What is too much goes afterwards.
+        Where these cannot be met the transfer goes on all the same: the site's other nodes may be
+        waiting for its bytes. What is too much goes afterwards. Raises StoreFull where the disk has no room.
         """
         try:
             if await self._lacking(size):
                 with trio.move_on_after(RELIEF_DEADLINE):
                     await self.collect(incoming=size)
+            lacking = await self._beyond_disk(digest, size)
+            if lacking > 0:
+                with trio.move_on_after(RELIEF_DEADLINE):
+                    await self.collect(incoming=size, at_least=lacking)
+                lacking = await self._beyond_disk(digest, size)
         except P2pdError as error:
             log.warning("store.not_collected", reason=str(error))
+            return
+        if lacking > 0:
+            raise StoreFull(f"no room for {digest} ({size} bytes): {lacking} more must be freed on that disk")
+
+    async def _beyond_disk(self, digest: Digest, size: int) -> int:
+        """By how much the disk is too small for the blob, beside what is under way; part may be there."""
+        free = (await self._store.space()).free - self._store.stock().pending
+        if free >= size:
+            return 0
+        there = sum(rest.size for rest in await self._store.leftovers() if rest.digest == digest)
+        return size - free - there
 
     async def collect(self, *, dry_run: bool = False, incoming: int = 0, at_least: int = 0) -> Collected:
         """Let go what is too old, and what is too much when `incoming` bytes are to come.

@@ -43,7 +43,7 @@ class NodeContent:
         self._transfers = transfers
         self._small = small
         self._tags = tags
-        self._passing = Passing(site, small)
+        self._passing = Passing(site)
         self._sizes: OrderedDict[Digest, int] = OrderedDict()
         self._places: OrderedDict[Digest, Place] = OrderedDict()
 

@@ -14,20 +14,18 @@ import structlog
 import trio
 
 from p2pd.app.site import Site
-from p2pd.app.small import SmallObjects
 from p2pd.decide.plan import Way
 from p2pd.model.errors import (
     Denied,
     NotFound,
     OriginFault,
-    PeerFault,
-    PeerProtocolError,
+    P2pdError,
     StoreError,
     Unavailable,
     WrongContent,
 )
 from p2pd.model.layout import MIB
-from p2pd.model.messages import READ_LIMIT, Read, ReadReply
+from p2pd.model.messages import READ_LIMIT, Query, QueryReply, Read, ReadReply
 from p2pd.model.reference import Digest, Repository
 from p2pd.ports.content import Blob
 from p2pd.ports.store import Hasher, Partial
@@ -41,7 +39,12 @@ AT_ONCE = 8
 
 _PEER_BITE = MIB
 _WAN_BITE = 2 * MIB
+_QUERY = 0.5
 _READ_DEADLINE = 3.0
+
+PATIENCE = 6.0
+"""Seconds to wait for the next bytes of peers that are fetching the blob; then they come over the WAN."""
+
 _TRIES = 3
 _PAUSE = 0.5
 
@@ -49,9 +52,8 @@ _PAUSE = 0.5
 class Passing:
     """Makes blobs that are passed through, or that are once their transfer fails for want of disk."""
 
-    def __init__(self, site: Site, small: SmallObjects) -> None:
+    def __init__(self, site: Site) -> None:
         self._site = site
-        self._small = small
         self._running = 0
         self._distrusted: set[Digest] = set()
 
@@ -92,38 +94,66 @@ class Passing:
     async def _bytes(
         self, repository: Repository, digest: Digest, size: int, position: int
     ) -> AsyncGenerator[bytes, None]:
-        holders = [] if digest in self._distrusted else await self._small.holders(digest)
-        for node in [node for node, told in holders if told == size]:
-            try:
-                while position < size:
-                    data = await self._read_peer(node, digest, position, min(position + _PEER_BITE, size))
-                    yield data
-                    position += len(data)
-            except (PeerFault, OriginFault) as error:
-                log.info("blob.peer_failed", digest=str(digest), peer=node, reason=str(error))
-        tries = 0
+        moved_at, tries = trio.current_time(), 0
         while position < size:
-            try:
-                data = await self._read_wan(repository, digest, size, position)
-            except (NotFound, Denied, WrongContent):
-                raise
-            except OriginFault:
-                tries += 1
-                if tries == _TRIES:
+            nodes = [] if digest in self._distrusted else await self._sources(digest, size)
+            data = await self._read_any(nodes, digest, position, min(position + _PEER_BITE, size))
+            if not data:
+                if nodes and trio.current_time() - moved_at < PATIENCE:
+                    await trio.sleep(_PAUSE)  # they are fetching it: it must not cross the WAN twice
+                    continue
+                try:
+                    data = await self._read_wan(repository, digest, size, position)
+                except (NotFound, Denied, WrongContent):
                     raise
-                await trio.sleep(_PAUSE)
-                continue
+                except OriginFault:
+                    tries += 1
+                    if tries == _TRIES:
+                        raise
+                    await trio.sleep(_PAUSE)
+                    continue
             tries = 0
             yield data
             position += len(data)
+            moved_at = trio.current_time()
+
+    async def _sources(self, digest: Digest, size: int) -> list[str]:
+        """Peers that hold the blob, before those that are fetching it."""
+        held: list[str] = []
+        wanted: list[str] = []
+
+        async def ask(node: str) -> None:
+            try:
+                reply = await self._site.peers.request(node, Query(digest), _QUERY)
+            except P2pdError:
+                return
+            if isinstance(reply, QueryReply) and size in (reply.held_size, reply.wanted_size):
+                (held if reply.held_size == size else wanted).append(node)
+
+        async with trio.open_nursery() as nursery:
+            for peer in self._site.peers.live():
+                nursery.start_soon(ask, peer.node_id)
+        return held + wanted
+
+    async def _read_any(self, nodes: list[str], digest: Digest, start: int, stop: int) -> bytes:
+        """From the first of `nodes` that gives anything; empty where none does."""
+        for node in nodes:
+            data = await self._read_peer(node, digest, start, stop)
+            if data:
+                return data
+        return b""
 
     async def _read_peer(self, node: str, digest: Digest, start: int, stop: int) -> bytes:
+        """As much from `start` on as the peer gives."""
         data = bytearray()
         while start + len(data) < stop:
             read = Read(digest, start + len(data), min(READ_LIMIT, stop - start - len(data)))
-            reply = await self._site.peers.request(node, read, _READ_DEADLINE)
+            try:
+                reply = await self._site.peers.request(node, read, _READ_DEADLINE)
+            except P2pdError:
+                break
             if not isinstance(reply, ReadReply) or len(reply.data) != read.length:
-                raise PeerProtocolError(f"peer {node} gave another length than asked for")
+                break
             data += reply.data
         self._site.metrics.lan_bytes.inc(len(data))
         return bytes(data)

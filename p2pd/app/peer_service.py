@@ -37,6 +37,7 @@ from p2pd.model.messages import (
     Want,
     WantReply,
 )
+from p2pd.ports.content import Blob
 from p2pd.ports.peers import Peer
 
 __all__ = ["PeerService"]
@@ -131,10 +132,14 @@ class PeerService:
         return Joined(False, None if meta is None else meta.piece_hashes)
 
     async def _read(self, peer: Peer, request: Read) -> Reply:
-        blob = await self._site.store.open(request.digest)
-        if blob is None or request.offset + request.length > blob.size:
+        stop = request.offset + request.length
+        blob: Blob | None = await self._site.store.open(request.digest)
+        transfer = self._transfers.running(request.digest)
+        if blob is None and transfer is not None and stop <= transfer.readable:
+            blob = transfer.partial  # for a node that cannot take part in the transfer: its disk is full
+        if blob is None or stop > blob.size:
             raise NotFound(f"{request.digest} is not held here, or is shorter")
-        async with aclosing(blob.chunks(request.offset, request.offset + request.length)) as chunks:
+        async with aclosing(blob.chunks(request.offset, stop)) as chunks:
             return ReadReply(b"".join([chunk async for chunk in chunks]))
 
     async def _fetch(self, peer: Peer, request: Fetch) -> Reply:

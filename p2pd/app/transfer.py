@@ -141,6 +141,11 @@ class Transfer:
             done=self.ended.is_set(),
         )
 
+    @property
+    def readable(self) -> int:
+        """Bytes from the start on that readers get at once: not the last stripe, before all is checked."""
+        return min(self.partial.frontier, self.layout.stripe(self.layout.stripe_count - 1).start)
+
     def member_stands(self, node: str, progress: Progress) -> None:
         """A peer told how it stands."""
         if progress.size != self.layout.size or self._alone:

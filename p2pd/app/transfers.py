@@ -38,11 +38,14 @@ class _Failure:
 class Transfers:
     """Starts transfers in the daemon's nursery; no client owns one.
 
-    `make_room` is called with the size of each before it begins.
+    `make_room` is called with digest and size of each before it begins; it may raise StoreFull.
     """
 
     def __init__(
-        self, site: Site, nursery: trio.Nursery, make_room: Callable[[int], Awaitable[None]] | None = None
+        self,
+        site: Site,
+        nursery: trio.Nursery,
+        make_room: Callable[[Digest, int], Awaitable[None]] | None = None,
     ) -> None:
         self._site = site
         self._make_room = make_room
@@ -98,7 +101,7 @@ class Transfers:
         if transfer is None:
             self._raise_remembered(digest)
             if self._make_room is not None:
-                await self._make_room(size)
+                await self._make_room(digest, size)
             async with self._starting:
                 transfer = self._running.get(digest)
                 if transfer is None:

@@ -34,7 +34,7 @@ from p2pd.io.files import (
 from p2pd.io.pieces import ENTRY_BYTES, PieceHasher, entry_of
 from p2pd.io.places import Places
 from p2pd.io.room import Room
-from p2pd.model.errors import P2pdError, StoreError, Unavailable, WrongContent
+from p2pd.model.errors import P2pdError, StoreError, StoreFull, Unavailable, WrongContent
 from p2pd.model.layout import SHA1_BYTES, SMALL_BLOB, Layout, SegmentMeta
 from p2pd.model.reference import Digest
 from p2pd.ports.store import Hasher
@@ -176,8 +176,8 @@ class FilePartial:
             return
         self._work = None
         self.fail(Unavailable(f"the transfer of {self._digest} was stopped"))
-        if not self._published and not self._hasher.piece_count:
-            # Nothing to resume: what no source ever gave must leave nothing behind.
+        if not self._published and (not self._hasher.piece_count or isinstance(self._error, StoreFull)):
+            # Nothing to resume: what no source ever gave must leave nothing behind, nor what fills the disk.
             with contextlib.suppress(OSError), trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self._discard)
         self._on_close(self)

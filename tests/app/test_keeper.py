@@ -96,9 +96,9 @@ async def test_free_space_counts_what_is_still_to_be_written(
     store.capacity = 7 * SIZE
     keeper = Keeper(store, Limits(min_free=Portion(SIZE)))
     partial = await store.begin(DIGESTS[5], SIZE)
-    await keeper.make_room(SIZE)
+    await keeper.make_room(DIGESTS[7], SIZE)
     assert held(store) == {0, 1, 2, 3}
-    await keeper.make_room(2 * SIZE)
+    await keeper.make_room(DIGESTS[7], 2 * SIZE)
     assert held(store) == {1, 2, 3}
     await partial.aclose()
 
@@ -170,6 +170,25 @@ async def test_where_nothing_can_go_a_full_disk_is_full_at_once(
     assert trio.current_time() - began < 1
     assert held(store) == {0}
     del reader
+
+
+async def test_no_transfer_begins_that_the_disk_cannot_take(
+    autojump_clock: MockClock, store: MemoryStore
+) -> None:
+    await fill(store, 0, 1)
+    store.capacity = 3 * SIZE
+    keeper = Keeper(store, Limits())
+    await keeper.make_room(DIGESTS[5], SIZE)
+    assert held(store) == {0, 1}
+    await keeper.make_room(DIGESTS[5], 2 * SIZE)
+    assert held(store) == {1}
+    with pytest.raises(StoreFull):
+        await keeper.make_room(DIGESTS[5], 4 * SIZE)
+    partial = await store.begin(DIGESTS[5], SIZE)
+    await partial.append(BODIES[5][: SIZE // 2])
+    await partial.aclose()
+    store.capacity = SIZE
+    await keeper.make_room(DIGESTS[5], SIZE)  # half of it is there
 
 
 async def test_an_abandoned_assembly_goes_for_want_of_room_but_no_fresh_one(

@@ -26,7 +26,6 @@ def publish(site: MemorySite) -> None:
 
 
 async def blob_of(node: MemoryNode, body: bytes) -> Blob:
-    node.content._remember(digest_of(body), len(body))
     return await node.content.blob(REPOSITORY, digest_of(body))
 
 
@@ -111,3 +110,18 @@ async def test_the_error_stays_where_nobody_can_go_on(tmp_path: Path, autojump_c
             async with aclosing(blob.chunks(0, 2 * MIB)) as chunks:
                 assert [chunk async for chunk in chunks]
         await partial.aclose()
+
+
+async def test_what_a_peer_is_fetching_does_not_cross_the_wan_again(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_site(tmp_path) as site:
+        node, peer = site.join(1, seeder=False), site.join(2, seeder=False)
+        await site.met()
+        publish(site)
+        site.origin.bytes_s = MIB
+        transfer = await peer.transfers.obtain(REPOSITORY, digest_of(LARGE), len(LARGE))
+        assert await read(node.content._passing.blob(REPOSITORY, digest_of(LARGE), len(LARGE))) == LARGE
+        await transfer.ended.wait()
+        assert site.origin.asked["open_blob"] == 1
+        assert node.counted("lan_bytes") == len(LARGE)
