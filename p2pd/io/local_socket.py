@@ -79,7 +79,10 @@ def _refuse_if_used(path: Path) -> None:
 def _give(path: Path, group: str) -> None:
     """Group first, mode second: nobody gets in between. A group that we may not give to is left out."""
     try:
-        os.chown(path, -1, grp.getgrnam(group).gr_gid)
+        wanted = grp.getgrnam(group).gr_gid
+        # A service's system-call filter may refuse chown even where nothing is to change.
+        if path.stat().st_gid != wanted:
+            os.chown(path, -1, wanted)
     except KeyError:
         log.debug("socket.no_group", path=str(path), group=group)
     except OSError as error:

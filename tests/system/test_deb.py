@@ -149,6 +149,9 @@ def _check_network(machine: Machine) -> None:
 
 
 def _check_commands(machine: Machine) -> None:
+    socket = machine.sh("stat -c '%U %G %a' /run/p2pd/p2pd.sock").split()
+    assert socket == ["p2pd", "p2pd", "660"], machine.run("journalctl", "-u", "p2pd")
+    assert json.loads(machine.run("p2pd", "status", "--json"))["site"] == "default"
     assert machine.run("p2pd", "--version").startswith("p2pd ")
     complete = "source /usr/share/bash-completion/completions/p2pd; COMP_WORDS=(p2pd ''); COMP_CWORD=1; "
     complete += '_p2pd_completion p2pd; echo "${COMPREPLY[@]}"'
