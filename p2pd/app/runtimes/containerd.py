@@ -2,8 +2,9 @@
 
 Facts from containerd 1.6 to 2.x: the section that names the directory depends on the file's
 version; of several files (`imports`) the last one that has the section counts, in 1.x wholly; the
-older `mirrors` and `configs.*.tls` beside `config_path` keep CRI from starting at all; from 2.2 on
-the directory is set by default. hosts.toml is read at each pull, config.toml at the start.
+older `mirrors` and `configs.*.tls` beside `config_path` keep CRI from starting at all. From 2.2 on it has a
+default of two directories, but since 2.1 CRI's pulls take such a list as the name of one, which is not
+there: so one directory is always written. hosts.toml is read at each pull, config.toml at the start.
 """
 
 from __future__ import annotations
@@ -26,8 +27,7 @@ __all__ = ["CONFIG", "HOSTS", "install", "remove"]
 CONFIG = "/etc/containerd/config.toml"
 HOSTS = "/etc/containerd/certs.d"
 
-_DEFAULT_SINCE = (2, 2)
-_DEFAULT_ROOTS = (HOSTS, "/etc/docker/certs.d")
+_ONE_ROOT_SINCE = (2, 1)
 _SECTIONS = {1: "cri", 2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.images"}
 _RELOAD = ("systemctl", "restart", "containerd")
 _FILES = 64
@@ -81,7 +81,7 @@ def _finish(draft: Draft, plan: Plan) -> Plan:
 def _strip(draft: Draft) -> None:
     """Take out all that is ours: the files of before, as long as others changed nothing."""
     found = list(_files(draft))
-    roots = {*_DEFAULT_ROOTS, *(root for file in found for root in _split(file.registry()))}
+    roots = {HOSTS, *(root for file in found for root in _split(file.registry()))}
     remove_hosts(draft, sorted(root for root in roots if root.startswith("/")))
     for file in found:
         rest, made = strip(draft.read(file.path) or "", file.path)
@@ -99,17 +99,35 @@ def _roots(draft: Draft, plan: Plan, version: tuple[int, int] | None) -> tuple[s
     registry = (having[-1].registry() or {}) if having else {}
     named = next((roots for file in reversed(having) if (roots := _split(file.registry()))), ())
     _judge(plan, having[-1].path if having else CONFIG, registry, found)
-    if _split(registry):
-        return named
-    if not named and version is not None and version >= _DEFAULT_SINCE and "config_path" not in registry:
-        return _DEFAULT_ROOTS
-    if not plan.refusals:
+    wanted = named or (HOSTS,)
+    if len(named) > 1 and _takes_one_root(having[-1], version):
+        wanted = named[:1]
+        _judge_rest(plan, draft, having[-1].path, named)
+    if _split(registry) != wanted and not plan.refusals:
         target = having[-1] if having else found[0] if found else None
         try:
-            _set_config_path(draft, target, ":".join(named) or HOSTS)
+            _set_config_path(draft, target, ":".join(wanted))
         except ConfigError as error:
             plan.refusals.append(str(error))
-    return named or (HOSTS,)
+    return wanted
+
+
+def _takes_one_root(file: _File, version: tuple[int, int] | None) -> bool:
+    """Whether this containerd's CRI takes a list of directories as one; what is not known may be a 2.x."""
+    plugin = _table(_table(file.document, "plugins"), file.section)
+    if plugin.get("use_local_image_pull") is True:
+        return False
+    return version >= _ONE_ROOT_SINCE if version is not None else file.section == _SECTIONS[3]
+
+
+def _judge_rest(plan: Plan, draft: Draft, path: str, roots: tuple[str, ...]) -> None:
+    """Of several directories only the first is kept: refuse where others hold something."""
+    used = [root for root in roots[1:] if draft.entries(root)]
+    if used:
+        plan.refusals.append(
+            f"{path} has several directories in config_path, and since 2.1 its CRI takes the list as "
+            f"one: move what is in {', '.join(used)} to {roots[0]}, then run this again"
+        )
 
 
 def _judge(plan: Plan, path: str, registry: dict[str, Any], found: list[_File]) -> None:

@@ -209,13 +209,35 @@ def test_config_path_is_written_where_the_version_wants_it(text: str, name: str)
     assert install(before, MIRROR).reload == ("systemctl", "restart", "containerd")
 
 
-def test_what_containerd_2_2_does_by_itself_is_not_written() -> None:
-    for files in (MemoryFiles(), MemoryFiles({CONFIG: "version = 3\n"})):
-        plan = install(files, MIRROR, (2, 2))
-        assert plan.reload == ()
-        assert {change.path.rpartition("/")[2] for change in plan.changes} == {"hosts.toml"}
-    emptied = MemoryFiles({CONFIG: f"version = 3\n[plugins.'{CRI_3}'.registry]\nconfig_path = ''\n"})
-    assert install(emptied, MIRROR, (2, 2)).reload
+@pytest.mark.parametrize("version", [None, (2, 2)])
+@pytest.mark.parametrize("line", ["", f"config_path = '{HOSTS}:/etc/docker/certs.d'\n"])
+def test_a_list_that_containerd_2_takes_as_one_directory_is_replaced(
+    version: tuple[int, int] | None, line: str
+) -> None:
+    before = MemoryFiles({CONFIG: f"version = 3\n[plugins.'{CRI_3}'.registry]\n{line}"})
+    plan = install(before, MIRROR, version)
+    after = before.apply(plan)
+    assert plugin(after, CRI_3) == HOSTS
+    assert plan.reload
+    assert install(after, MIRROR, version).changes == ()
+    assert after.apply(remove(after)) == before
+
+
+def test_a_list_that_holds_files_of_others_is_refused() -> None:
+    config = f"version = 3\n[plugins.'{CRI_3}'.registry]\nconfig_path = '{HOSTS}:/etc/docker/certs.d'\n"
+    files = MemoryFiles({CONFIG: config, "/etc/docker/certs.d/r.example/ca.crt": "x"})
+    assert "move what is in /etc/docker/certs.d to /etc/containerd/certs.d" in refusal(files)
+
+
+@pytest.mark.parametrize(("local", "version"), [("true", (2, 2)), ("false", (2, 0)), ("true", None)])
+def test_a_list_stays_where_containerd_reads_it(local: str, version: tuple[int, int] | None) -> None:
+    config = (
+        f"version = 3\n[plugins.'{CRI_3}']\nuse_local_image_pull = {local}\n"
+        f"[plugins.'{CRI_3}'.registry]\nconfig_path = '{HOSTS}:/etc/docker/certs.d'\n"
+    )
+    plan = install(MemoryFiles({CONFIG: config}), MIRROR, version)
+    assert not plan.reload
+    assert not plan.refusals
 
 
 def test_the_last_file_that_has_the_plugin_counts() -> None:
