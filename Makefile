@@ -1,10 +1,11 @@
 # make demo    build an edge site on this machine and update it three ways (root)
 # make test    lint, types, unit and system tests
 # make deb     the Debian packages of node and seeder, for amd64 and arm64, into build/
+# make clients build containerd 2 and oras, which some tests pull with, into build/clients/
 # Also: setup, lint, unit, bench, docs (docs/configuration.md).   DEMO="--nodes 4 --json build/demo.json" passes options to the demo.
 
 PY := .venv/bin/python
-.PHONY: setup lint unit test demo bench docs deb
+.PHONY: setup lint unit test demo bench docs deb clients
 
 setup:
 	@packaging/setup.sh
@@ -33,3 +34,6 @@ docs: setup
 
 deb: setup
 	@$(PY) packaging/deb/build.py $(DEB)
+
+clients:
+	@packaging/clients.sh

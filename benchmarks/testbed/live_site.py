@@ -91,23 +91,24 @@ class LiveSite:
         nodes: Sequence[Node] | None = None,
         during: Callable[[], None] | None = None,
         client: str = "fetch",
+        patience: float = 120,
     ) -> Update:
         """Have `image` fetched by all these nodes at one instant; `during` runs while they do.
 
-        Asserts nothing; see `assert_right`.
+        Clients are ended after `patience` seconds. Asserts nothing; see `assert_right`.
         """
         nodes = self.nodes if nodes is None else nodes
         pending = [node.prepare_fetch(ref, client) for node in nodes]
         time.sleep(_GATE_S)
         before = self.bed.wan_bytes()
-        outcomes = _run(pending, during)
+        outcomes = _run(pending, during, patience)
         counted = (self.bed.wan_bytes() - before).down
         return Update(outcomes, counted, counted / (image.blob_bytes * (self._floor or 1.0)))
 
-    def wait_held(self, node: Node, count: int) -> None:
+    def wait_held(self, node: Node, count: int, within: float = 60) -> None:
         """Wait until a node's containerd has `count` bytes of content, arriving ones too."""
-        if not wait_until(lambda: node.held_bytes() >= count, 60):
-            raise TestbedError(f"{node.name} holds {node.held_bytes()} bytes after 60 s, not {count}")
+        if not wait_until(lambda: node.held_bytes() >= count, within):
+            raise TestbedError(f"{node.name} holds {node.held_bytes()} bytes after {within:g} s, not {count}")
 
     def origin_gets(self, digest: Digest) -> list[str]:
         """Addresses that asked the origin for a blob's bytes, one for each request it answered."""
@@ -156,11 +157,13 @@ def wait_until(condition: Callable[[], bool], within: float) -> bool:
     return True
 
 
-def _run(pending: Sequence[PendingFetch], during: Callable[[], None] | None) -> list[FetchOutcome]:
+def _run(
+    pending: Sequence[PendingFetch], during: Callable[[], None] | None, patience: float
+) -> list[FetchOutcome]:
     for one in pending:
         one.go()
     with ThreadPoolExecutor(len(pending)) as pool:
-        waiting = [pool.submit(one.wait, 120) for one in pending]
+        waiting = [pool.submit(one.wait, patience) for one in pending]
         try:
             if during is not None:
                 during()

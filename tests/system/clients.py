@@ -63,10 +63,14 @@ class ClientSite:
     def node(self) -> Node:
         return self.bed.node(0)
 
-    def push(self, name: str, registry: str = HUB, size: int = 3 * _MIB) -> tuple[str, Image]:
-        """A new image in a registry, behind the back of all: the reference to pull, and the image."""
+    def image(self) -> Image:
+        """One that nobody has seen yet."""
         self._seed += 1
-        image = synthetic_image(1000 + self._seed, size, 2, self._cache)
+        return synthetic_image(1000 + self._seed, 3 * _MIB, 2, self._cache)
+
+    def push(self, name: str, registry: str = HUB) -> tuple[str, Image]:
+        """A new image in a registry, behind the back of all: the reference to pull, and the image."""
+        image = self.image()
         url, login = "http://127.0.0.1:5000", None
         if registry == PRIVATE:
             url, login = "http://127.0.0.1:5001", (_USER, _PASSWORD)

@@ -93,6 +93,7 @@ def is_right(path: Path | None) -> bool:
         return hashlib.file_digest(body, "sha256").hexdigest() == path.name
 
 
+@cache
 def podman(site: ClientSite) -> Puller:
     client = Client(site, "podman")
     client.install("podman")
@@ -100,11 +101,13 @@ def podman(site: ClientSite) -> Puller:
     command += ["--storage-driver", "vfs", "--tmpdir", f"{client.home}/tmp", "--cgroup-manager", "cgroupfs"]
 
     def has(image: Image) -> bool:
-        return str(image.manifest.digest) in client.run(*command, "images", "--format", "{{.Digest}}")
+        # An image's ID is its config's digest, and that names the layers by theirs.
+        return str(image.blobs[0].digest) in client.run(*command, "images", "--no-trunc", "--quiet")
 
     return Puller(lambda reference: client.run(*command, "pull", "--quiet", reference), has)
 
 
+@cache
 def skopeo(site: ClientSite, name: str) -> Puller:
     client = Client(site, name)
     client.install("podman")
@@ -112,7 +115,7 @@ def skopeo(site: ClientSite, name: str) -> Puller:
     def pull(reference: str) -> None:
         copied = client.home / "copied" / reference.replace("/", "-")
         (client.files / "copied").mkdir(exist_ok=True)
-        if name == "skopeo copy":
+        if name == "skopeo-copy":
             client.run("skopeo", "copy", f"docker://{reference}", f"dir:{copied}")
         else:
             client.run("skopeo", "sync", "--src", "docker", "--dest", "dir", reference, copied)
@@ -124,6 +127,7 @@ def skopeo(site: ClientSite, name: str) -> Puller:
     return Puller(pull, has)
 
 
+@cache
 def docker(site: ClientSite) -> Puller:
     client = Client(site, "docker")
     client.install("docker")
@@ -137,7 +141,7 @@ def docker(site: ClientSite) -> Puller:
     command = ["docker", "--host", f"unix://{socket}"]
 
     def has(image: Image) -> bool:
-        return str(image.manifest.digest) in client.run(*command, "images", "--digests", "--no-trunc")
+        return str(image.blobs[0].digest) in client.run(*command, "images", "--no-trunc", "--quiet")
 
     return Puller(lambda reference: client.run(*command, "pull", "--quiet", reference), has, (HUB,))
 
@@ -153,13 +157,13 @@ def needs_built(*programs: str) -> str | None:
 
 
 CLIENTS: dict[str, tuple[str | None, Callable[[ClientSite], Puller]]] = {
-    "containerd 1 ctr": (needs("containerd", "containerd", "ctr"), lambda site: ctr(site, 1)),
-    "containerd 1 CRI": (needs("containerd", "containerd", "ctr"), lambda site: kubelet(site, 1)),
-    "containerd 2 ctr": (needs_built("containerd", "ctr"), lambda site: ctr(site, 2)),
-    "containerd 2 CRI": (needs_built("containerd"), lambda site: kubelet(site, 2)),
+    "containerd1-ctr": (needs("containerd", "containerd", "ctr"), lambda site: ctr(site, 1)),
+    "containerd1-cri": (needs("containerd", "containerd", "ctr"), lambda site: kubelet(site, 1)),
+    "containerd2-ctr": (needs_built("containerd", "ctr"), lambda site: ctr(site, 2)),
+    "containerd2-cri": (needs_built("containerd"), lambda site: kubelet(site, 2)),
     "podman": (needs("podman", "podman"), podman),
-    "skopeo copy": (needs("skopeo", "skopeo"), lambda site: skopeo(site, "skopeo copy")),
-    "skopeo sync": (needs("skopeo", "skopeo"), lambda site: skopeo(site, "skopeo sync")),
+    "skopeo-copy": (needs("skopeo", "skopeo"), lambda site: skopeo(site, "skopeo-copy")),
+    "skopeo-sync": (needs("skopeo", "skopeo"), lambda site: skopeo(site, "skopeo-sync")),
     "docker": (needs("docker.io", "dockerd", "docker"), docker),
 }
 
@@ -170,8 +174,7 @@ def test_client_pulls_from_both_registries_through_p2pd(client_site: ClientSite,
     if lacking is not None:
         pytest.skip(lacking)
     puller = make(client_site)
-    repository = name.lower().replace(" ", "-")
-    repositories = {HUB: f"library/{repository}", PRIVATE: f"team/{repository}"}
+    repositories = {HUB: f"library/{name}", PRIVATE: f"team/{name}"}
     pushed = [client_site.push(repositories[registry], registry) for registry in puller.registries]
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(puller.pull, [reference for reference, _ in pushed]))
