@@ -44,6 +44,7 @@ __all__ = [
     "MirrorSection",
     "NodeConfig",
     "NodeSection",
+    "RuntimeSection",
     "SITE",
     "StoreSection",
     "WanSection",
@@ -105,6 +106,11 @@ def socket_path(value: object) -> str:
     if path and len(directory(path).encode()) > _SOCKET_LIMIT:
         raise ValueError(f"{path!r} is longer than {_SOCKET_LIMIT} bytes, too long for a Unix socket")
     return path
+
+
+@kind("an absolute path, or empty")
+def _optional_directory(value: object) -> str:
+    return directory(value) if value else text(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +275,17 @@ class AdminSection:
 
 
 @dataclass(frozen=True, slots=True)
+class RuntimeSection:
+    containerd_root: str = key(
+        _optional_directory,
+        "",
+        "The root directory of this node's containerd, usually /var/lib/containerd. What it holds already is "
+        "given to other nodes from its own files, which are only read; p2pd keeps no second copy of that. "
+        "The user p2pd needs leave to read there. Empty: off.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class StoreSection:
     max_bytes: int = key(
         byte_size,
@@ -386,6 +403,7 @@ class NodeConfig:
     lan: LanSection = section(LanSection, "The other nodes of the site.")
     wan: WanSection = section(WanSection, "Where content comes from that no node of the site has.")
     store: StoreSection = store_section()
+    runtime: RuntimeSection = section(RuntimeSection, "The container runtime of this node.")
     upstreams: tuple[UpstreamSpec, ...] = upstreams_table()
     admin: AdminSection = section(AdminSection, "The API behind the p2pd command.")
     metrics: MetricsSection = metrics_section()

@@ -5,6 +5,7 @@ run_daemon
 ├── transfers (each with its own nursery)
 ├── shelf (unloads idle segments)
 ├── keeper (holds the store within its limits)
+├── runtime content (hashes what containerd holds and peers ask for)
 ├── peers (control plane: listener, links)
 ├── mDNS
 ├── admin API (a Unix socket) and the ledger behind it
@@ -118,6 +119,9 @@ async def _run_node(config: NodeConfig, task_status: trio.TaskStatus[tuple[str, 
         nursery.start_soon(shelf.tend)
         nursery.start_soon(links.run, network, engine.limit_rate)
         nursery.start_soon(keeper.run)
+        if config.runtime.containerd_root:
+            runtime = store.use_runtime(Path(config.runtime.containerd_root))
+            nursery.start_soon(runtime.run)
         control = await nursery.start(network.run, config.lan.control.host, config.lan.control.port)
         for address in config.lan.peers:
             network.add_address(address.host, address.port, is_static=True)

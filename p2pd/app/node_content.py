@@ -33,6 +33,7 @@ log = structlog.get_logger()
 
 REMEMBERED = 20_000
 QUERY = 0.5
+LOOK = 1.0
 
 
 class NodeContent:
@@ -100,7 +101,7 @@ class NodeContent:
 
     async def _held(self, digest: Digest) -> Blob | None:
         """The blob from the store. A small one is checked before it is promised: rot is then unseen."""
-        size = self._site.store.size_of(digest)
+        size = await self._site.store.look(digest, LOOK)
         if size is None or size > SMALL_BLOB:
             return await self._site.store.open(digest)
         body = await self._site.store.read(digest)

@@ -14,7 +14,7 @@ from p2pd.app.small import SmallObjects
 from p2pd.app.tags import Tags
 from p2pd.app.transfers import Transfers
 from p2pd.model.errors import NotFound, PeerProtocolError
-from p2pd.model.layout import SegmentMeta
+from p2pd.model.layout import SMALL_BLOB, SegmentMeta
 from p2pd.model.messages import (
     Fetch,
     Fetched,
@@ -41,6 +41,11 @@ from p2pd.ports.content import Blob
 from p2pd.ports.peers import Peer
 
 __all__ = ["PeerService"]
+
+LOOK_SMALL = 0.4
+LOOK_LARGE = 2.5
+"""Seconds in which content of the runtime's store is checked before the answer to `Query` and `Want`:
+less than who asks waits. It goes on afterwards, for who asks again."""
 
 
 class PeerService:
@@ -107,14 +112,15 @@ class PeerService:
     async def _query(self, peer: Peer, request: Query) -> Reply:
         transfer = self._transfers.running(request.digest)
         wanted = None if transfer is None else transfer.layout.size
-        is_leaving = self._copies.is_leaving(request.digest)
-        return QueryReply(None if is_leaving else self._site.store.size_of(request.digest), wanted)
+        held = await self._site.store.look(request.digest, LOOK_SMALL, SMALL_BLOB)
+        return QueryReply(None if self._copies.is_leaving(request.digest) else held, wanted)
 
     async def _want(self, peer: Peer, request: Want) -> Reply:
         progress = request.progress
         transfer = self._transfers.running(progress.digest)
         if transfer is None or transfer.is_alone:
-            return WantReply(self._site.store.size_of(progress.digest) == progress.size, None)
+            size = await self._site.store.look(progress.digest, LOOK_LARGE)
+            return WantReply(size == progress.size, None)
         transfer.member_stands(peer.node_id, progress)
         return WantReply(False, transfer.progress)
 

@@ -6,6 +6,7 @@ partial/<64 hex>.<size>                 a blob in assembly; its length says how 
 partial/<64 hex>.<size>.pieces          checksums of its whole pieces, appended as they come
 staging/<64 hex>.<segment>              files that the swarm engine works on
 tags/<registry>/<repository>/<tag>.json answers about tags
+vouched/<64 hex>                        what is known of a file in containerd's store (p2pd.io.runtime)
 scratch/<n>                             files on their way to another place; emptied at start
 lock                                    held by the daemon that uses all this
 """
@@ -35,6 +36,7 @@ class Places:
         self.partials = root / "partial"
         self.staging = root / "staging"
         self.tags = root / "tags"
+        self.vouched_marks = root / "vouched"
         self.scratch = root / "scratch"
         self.lock = root / "lock"
         self._scratch_names = itertools.count()
@@ -58,6 +60,9 @@ class Places:
         """Segments of a blob that have a staged file. Blocks."""
         endings = (path.name.partition(".")[2] for path in self.staging.glob(f"{digest.hex}.*"))
         return frozenset(int(ending) for ending in endings if ending.isdecimal())
+
+    def vouched(self, digest: Digest) -> Path:
+        return self.vouched_marks / digest.hex
 
     def tag(self, repository: Repository, tag: Tag) -> Path:
         folder = self.tags / _escaped(repository.registry) / _escaped(repository.name)

@@ -29,6 +29,7 @@ from p2pd.io.partial import FilePartial, resume_partial
 from p2pd.io.pieces import PieceHasher, PieceTable
 from p2pd.io.places import Places
 from p2pd.io.room import Room
+from p2pd.io.runtime import RuntimeContent
 from p2pd.io.scan import Index, load_table, make_ready, scan
 from p2pd.io.tags import read_all, read_record, write_record
 from p2pd.io.uses import Uses
@@ -56,6 +57,7 @@ class FileStore:
         self._removing: dict[Digest, trio.Event] = {}
         self._readers: WeakSet[FileHeldBlob] = WeakSet()
         self._room = Room()
+        self._runtime: RuntimeContent | None = None
         self._rebuild = trio.Lock()
         self.lost = 0
         """Held blobs that were found gone or corrupt since the start."""
@@ -92,11 +94,24 @@ class FileStore:
 
     # Held blobs
 
+    def use_runtime(self, root: Path) -> RuntimeContent:
+        """Hold also what the containerd at `root` holds; the caller runs what this returns."""
+        self._runtime = RuntimeContent(root, self._places, self._files)
+        return self._runtime
+
     def size_of(self, digest: Digest) -> int | None:
-        return self._index.get(digest)
+        size = self._index.get(digest)
+        return self._runtime.size_of(digest) if size is None and self._runtime is not None else size
 
     def held(self) -> Iterator[tuple[Digest, int]]:
-        return iter(list(self._index.items()))
+        others = self._runtime.held() if self._runtime is not None else ()
+        return iter(list({**dict(others), **self._index}.items()))
+
+    async def look(self, digest: Digest, within: float, largest: int | None = None) -> int | None:
+        size = self._index.get(digest)
+        if size is None and self._runtime is not None:
+            return await self._runtime.look(digest, within, largest)
+        return size
 
     async def open(self, digest: Digest, *, is_use: bool = True) -> FileHeldBlob | None:
         found = await self._find(digest, is_use=is_use)
@@ -108,7 +123,7 @@ class FileStore:
         return blob
 
     async def read(self, digest: Digest, *, is_use: bool = True) -> bytes | None:
-        size = self._index.get(digest)
+        size = self.size_of(digest)
         if size is None or size > MANIFEST_LIMIT:
             return None
         with disk_errors(f"read {digest}"):
@@ -117,6 +132,8 @@ class FileStore:
                 body = await trio.to_thread.run_sync(read_whole, file, digest, size)
                 if body is not None:
                     return body
+        if file is None and digest not in self._index:
+            return None  # the runtime deleted it, as it may
         log.error("blob.lost", digest=str(digest), bytes=size, reason="gone or corrupt")
         await self._drop_corrupt(digest)
         return None
@@ -130,6 +147,8 @@ class FileStore:
 
     async def drop(self, digest: Digest) -> None:
         if self._index.pop(digest, None) is None:
+            if self._runtime is not None:
+                self._runtime.forget(digest, is_bad=True)
             return
         self._uses.forget(digest)
         # Shielded: a blob that is no longer in the index must not come back at the next start.
@@ -267,6 +286,9 @@ class FileStore:
             self._removing.pop(digest).set()
 
     async def _open_file(self, digest: Digest, size: int, *, is_use: bool = True) -> Descriptor | None:
+        if digest not in self._index:
+            found = await self._runtime.open(digest) if self._runtime is not None else None
+            return found[0] if found is not None else None
         stamp = is_use and self._uses.note(digest)
         path = self._places.blob(digest)
         file = await trio.to_thread.run_sync(_open_sized, path, size)
@@ -280,6 +302,9 @@ class FileStore:
     ) -> tuple[Descriptor, int, PieceTable | None] | None:
         """Open a held blob with its piece table (None when small); forget it where it is gone or wrong."""
         size = self._index.get(digest)
+        if size is None and self._runtime is not None:
+            with disk_errors(f"read {digest}"):
+                return await self._runtime.open(digest)
         if size is None:
             return None
         with disk_errors(f"read {digest}"):
@@ -308,6 +333,9 @@ class FileStore:
         return table
 
     async def _drop_corrupt(self, digest: Digest) -> None:
+        if digest not in self._index and self._runtime is not None:
+            self._runtime.forget(digest, is_bad=True)
+            return
         self.lost += 1
         try:
             await self.drop(digest)

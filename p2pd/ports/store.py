@@ -117,6 +117,13 @@ class Store(Protocol):
         """Size of a held blob, None when it is not held. From memory: never touches the disk."""
         ...
 
+    async def look(self, digest: Digest, within: float, largest: int | None = None) -> int | None:
+        """As `size_of`, but looks also for what the container runtime holds; then it is held here, too.
+
+        Waits `within` seconds for it to be checked. `largest`: do not begin with a larger one.
+        """
+        ...
+
     def held(self) -> Iterator[tuple[Digest, int]]:
         """Every held digest with its size."""
         ...

@@ -108,7 +108,7 @@ def test_an_empty_upstreams_table_means_none() -> None:
         (
             "\n[x]",
             "line 2: x: unknown section; "
-            "known are node, mirror, lan, wan, store, upstreams, admin, metrics, log",
+            "known are node, mirror, lan, wan, store, runtime, upstreams, admin, metrics, log",
         ),
         ("[mirror]\n\nlistn = 1", "line 3: mirror.listn: unknown key; did you mean listen?"),
         (
