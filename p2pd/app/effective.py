@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any
 
 from p2pd.app.settings import AboutKey, AboutSection, AboutTable, Document, about
 from p2pd.model.address import Address
+from p2pd.model.stock import Portion
 from p2pd.model.upstream import UpstreamSpec
 
 __all__ = ["Setting", "effective", "plain_config"]
@@ -79,6 +81,10 @@ def _toml(value: object) -> object:
             spec.registry: {"url": spec.url, "alias": spec.alias or "", "ca_file": spec.ca_file or ""}
             for spec in value
         }
+    if isinstance(value, Portion):
+        return f"{value.percent:g}%" if value.percent else value.byte_count
+    if value == math.inf:
+        return "unlimited"  # JSON has no infinity
     if isinstance(value, tuple):
         return [_toml(each) for each in value]
     return plain_config(value) if dataclasses.is_dataclass(value) else value
