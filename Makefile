@@ -1,11 +1,12 @@
 # make demo    build an edge site on this machine and update it three ways (root)
 # make test    lint, types, unit and system tests
 # make deb     the Debian packages of node and seeder, for amd64 and arm64, into build/
+# make deb-check  build them twice, compare, lintian, start each (arm64 under qemu; root)
 # make clients build containerd 2 and oras, which some tests pull with, into build/clients/
 # Also: setup, lint, unit, bench, docs (docs/configuration.md).   DEMO="--nodes 4 --json build/demo.json" passes options to the demo.
 
 PY := .venv/bin/python
-.PHONY: setup lint unit test demo bench docs deb clients
+.PHONY: setup lint unit test demo bench docs deb deb-check clients
 
 setup:
 	@packaging/setup.sh
@@ -37,3 +38,6 @@ deb: setup
 
 clients:
 	@packaging/clients.sh
+
+deb-check: setup
+	@$(PY) packaging/deb/check.py

@@ -10,6 +10,7 @@ suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
 mirror=$(apt-get indextargets --format '$(SITE)' 'Identifier: Packages' 'Component: main' "Codename: $suite" | head -n 1)
 [ -n "$mirror" ] || { echo "root.sh: apt knows no mirror of $suite: run apt-get update" >&2; exit 1; }
 partial=$target.partial packages=systemd,systemd-sysv,dbus,python3,adduser,ca-certificates,iproute2,procps
+mkdir -p "$(dirname "$target")"
 rm -rf "$partial"
 if [ "$arch" = "$(dpkg --print-architecture)" ]; then
     debootstrap --variant=minbase --include="$packages" "$suite" "$partial" "$mirror" >&2

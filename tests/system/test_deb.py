@@ -24,7 +24,7 @@ from tests.support.machine import Machine, booted, missing_prerequisite, wait_fo
 pytestmark = pytest.mark.system
 
 ROOT = Path(__file__).parents[2]
-BASE = ROOT / "build" / "deb-root"
+BASE = ROOT / "build" / "deb-cache" / "root-amd64"
 ORIGIN = "127.0.0.1:5000"
 
 Boot = Callable[..., Machine]
@@ -212,6 +212,8 @@ def test_an_update_breaks_no_pull(packages: dict[str, Path], newer: Path, boot: 
         (machine.root / "etc/p2pd" / config).write_text(text)
         machine.run("systemctl", "restart", name)
 
+    for program in packages:
+        assert json.loads(machine.run(program, "status", "--json"))["version"]
     machine.sh("tc qdisc add dev lo root tbf rate 100mbit burst 256k latency 300ms")
     with subprocess.Popen(
         machine.command(
