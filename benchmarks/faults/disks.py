@@ -143,7 +143,7 @@ _NOTICED = "noticed before delivery, dropped, fetched again"
 _STAYS = "the daemon stays up, pulls fall through"
 
 ROWS = [
-    Row("store-bit", "a bit of a held blob flips", _NOTICED, _rotten(_flip)),
+    Row("store-bit", "a bit of a held blob flips", _NOTICED, _rotten(_flip), in_suite=True),
     Row("store-short", "the file of a held blob is truncated", _NOTICED, _rotten(_truncate)),
     Row("store-gone", "the file of a held blob is deleted", _NOTICED, _rotten(Path.unlink)),
     Row("store-read-only", "the file system turns read-only in mid-pull", _STAYS, _read_only, Limits(1.2)),

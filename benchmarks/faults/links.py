@@ -139,7 +139,11 @@ def _seeder_gone(stage: Stage) -> None:
         assert stage.bed.seeder is not None
         stage.bed.seeder.kill()
 
+    asked = {blob.digest: len(stage.site.origin_gets(blob.digest)) for blob in stage.image.blobs}
     stage.update(kill)
+    for digest, before in asked.items():
+        nodes = set(stage.site.origin_gets(digest)[before:])
+        stage.expect(len(nodes) <= 1, f"{len(nodes)} nodes asked the origin for {digest}")
 
 
 def _wan_cut(stage: Stage) -> None:

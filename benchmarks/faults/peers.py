@@ -85,10 +85,10 @@ def _other_version(stage: Stage) -> None:
 
 
 def _wrong_tag(stage: Stage) -> None:
-    """The tag's owner says that it points at another image's manifest, which no upstream has."""
+    """The tag's owner says that it points at a manifest which no upstream has. A seeder is asked directly."""
     honest = list(stage.nodes[:-1])
     garbage = _start_garbage(stage, "tag")
-    stage.start(honest, strangers=1)
+    stage.start(honest, {"wan": {"seeders": []}}, strangers=1)
     stage.update(nodes=honest)
     stage.expect("asked Resolve" in _said(garbage), "it never was the owner of the tag")
 
@@ -131,6 +131,7 @@ ROWS = [
         "blamed, left out",
         _beside("pieces"),
         _SLOWED,
+        in_suite=True,
     ),
     Row(
         "peer-have",

@@ -233,7 +233,7 @@ def play(stage: Stage, row: Row) -> Seen:
     with stage.scene() as seen:
         try:
             row.play(stage)
-        except (TestbedError, httpx.HTTPError) as error:
+        except (TestbedError, httpx.HTTPError, TimeoutError) as error:
             seen.broken.append(str(error) or type(error).__name__)
     return seen
 

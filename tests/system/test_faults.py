@@ -18,7 +18,7 @@ pytestmark = pytest.mark.system
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     if (why := missing_prerequisite()) is not None:
         pytest.skip(f"no testbed: {why}")
-    with open_stage(4, 24_000_000, 25_000_000, tmp_path_factory.mktemp("faults")) as stage:
+    with open_stage(4, 24_000_000, 50_000_000, tmp_path_factory.mktemp("faults")) as stage:
         seen = measure_baseline(stage)
         assert (seen.pulls_failed, seen.wrong_bytes, seen.leftovers) == (0, 0, [])
         yield stage
