@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-DEBIAN_PACKAGES=(containerd docker-registry iproute2 podman python3 python3-venv skopeo ca-certificates curl openssl
+DEBIAN_PACKAGES=(containerd docker-registry faketime iproute2 podman python3 python3-venv skopeo ca-certificates curl openssl
     binutils binutils-aarch64-linux-gnu lintian man-db debootstrap systemd-container qemu-user-static prometheus)
 
 say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
