@@ -10,9 +10,9 @@ Tasks of a transfer, all in one nursery that the daemon owns (no client does):
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable
-from pathlib import Path
 
 import structlog
 import trio
@@ -23,6 +23,7 @@ from p2pd.app.site import Site
 from p2pd.decide.bits import bits_to_bytes, bytes_to_bits, mask_of, run_to_bits
 from p2pd.decide.plan import FetchPlan, Way
 from p2pd.decide.report import Report
+from p2pd.io.files import read_part
 from p2pd.model.content import Place
 from p2pd.model.errors import (
     Denied,
@@ -550,18 +551,10 @@ class Transfer:
         if piece not in segment.readable or trio.current_time() - appended_at < DRIP:
             return False
         stop = piece * cut.piece_length + cut.piece_size(piece)
-        await partial.append(await _read_file(path, frontier - cut.offset, stop))
+        read = functools.partial(read_part, path, frontier - cut.offset, stop)
+        await partial.append(await trio.to_thread.run_sync(read))
         return True
 
 
 def _sha1(data: bytes) -> bytes:
     return hashlib.sha1(data, usedforsecurity=False).digest()
-
-
-async def _read_file(path: Path, start: int, stop: int) -> bytes:
-    def read() -> bytes:
-        with path.open("rb") as file:
-            file.seek(start)
-            return file.read(stop - start)
-
-    return await trio.to_thread.run_sync(read)
