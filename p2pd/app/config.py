@@ -31,7 +31,7 @@ from p2pd.app.kinds import (
 )
 from p2pd.app.settings import Entries, key, load, parse, section, table
 from p2pd.model.address import Address
-from p2pd.model.rate import RatePlan, RateWindow
+from p2pd.model.rate import Rate, RatePlan, RateWindow
 from p2pd.model.stock import Limits, Portion
 from p2pd.model.upstream import UpstreamSpec
 
@@ -174,12 +174,12 @@ class LanSection:
         'Use multicast on these network interfaces alone, for instance ["eth0"]. '
         "Empty: on all but loopback and virtual ones.",
     )
-    rate_limit: float = key(
+    rate_limit: Rate = key(
         rate,
         "unlimited",
         "The most that this node sends to its peers, and the most that it takes from them.",
     )
-    site_rate_limit: float = key(
+    site_rate_limit: Rate = key(
         rate,
         "unlimited",
         "The most that all nodes of the site exchange over the LAN, shared out among those that do. "
@@ -221,12 +221,12 @@ class WanSection:
         "A Docker config.json with logins for the registries, used with `direct`. "
         "Credential helpers are not run. Empty: no logins.",
     )
-    rate_limit: float = key(
+    rate_limit: Rate = key(
         rate,
         "unlimited",
         "The most of the WAN that this node takes.",
     )
-    site_rate_limit: float = key(
+    site_rate_limit: Rate = key(
         rate,
         "unlimited",
         "The most of the WAN that all nodes of the site take, shared out among those that use it at the "

@@ -9,6 +9,7 @@ from typing import Any
 
 from p2pd.app.settings import AboutKey, AboutSection, AboutTable, Document, about
 from p2pd.model.address import Address
+from p2pd.model.rate import Rate, RateWindow
 from p2pd.model.stock import Portion
 from p2pd.model.upstream import UpstreamSpec
 
@@ -74,7 +75,7 @@ def plain_config(config: object) -> dict[str, object]:
 
 
 def _toml(value: object) -> object:
-    if isinstance(value, Address):
+    if isinstance(value, Address | Rate | RateWindow):
         return str(value)
     if isinstance(value, tuple) and value and all(isinstance(each, UpstreamSpec) for each in value):
         return {

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from p2pd.model.address import Address
 from p2pd.model.errors import InvalidReference
-from p2pd.model.rate import UNLIMITED, RateWindow
+from p2pd.model.rate import UNLIMITED, Rate, RateWindow
 from p2pd.model.reference import parse_registry
 from p2pd.model.stock import Portion
 
@@ -222,14 +222,14 @@ def _is_ip(host: str, version: int) -> bool:
 
 
 @kind('a rate like "20 Mbit/s", or "unlimited"')
-def rate(value: object) -> float:
+def rate(value: object) -> Rate:
     """Bytes a second."""
     if value == "unlimited":
         return UNLIMITED
     match = _RATE.fullmatch(value) if isinstance(value, str) else None
     if match is None or float(match[1]) == 0:
         raise ValueError(f'{shown(value)} is not a rate like "500 kbit/s", "20 Mbit/s" or "unlimited"')
-    return float(match[1]) * _BITS[match[2]] / 8
+    return Rate(float(match[1]) * _BITS[match[2]] / 8)
 
 
 @kind('a time of day and a rate, like "22:00-06:00 = unlimited"')

@@ -86,7 +86,7 @@ class Links:
     async def run(self, peers: Peers, limit_swarm: Callable[[float], None]) -> None:
         """Ask the others while it matters, and keep the swarm's limit."""
         shares = not (self._site_wan.is_unlimited and self._site_lan.is_unlimited)
-        limited = UNLIMITED
+        limited: float = UNLIMITED
         while True:
             own = self.own()
             if (shares and (own.wan or own.swarm)) or self.has_background():

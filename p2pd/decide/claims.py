@@ -37,6 +37,10 @@ class Claims:
             if node not in self._overtaken and node not in ignored
         }
 
+    def among(self, stripes: int) -> list[int]:
+        """Those of `stripes` (as bits) that somebody claims."""
+        return [stripe for stripe in self._of if stripes >> stripe & 1]
+
     def begin(self, stripe: int, node: str, since: Since) -> None:
         self._of.setdefault(stripe, {})[node] = since
 
@@ -48,9 +52,16 @@ class Claims:
             self._of.pop(stripe, None)
         return since
 
-    def overtake(self, stripe: int, before: float, until: float) -> bool:
-        """A stripe came: claims of it made `before` are overtaken, until then. True where there are any."""
-        late = [n for n, since in self._of.get(stripe, {}).items() if since.at < before]
+    def overtake(self, stripe: int, before: Since, until: float) -> bool:
+        """A stripe came: claims of it made `before`, by both clocks, are overtaken, until then.
+
+        True where there are any.
+        """
+        late = [
+            node
+            for node, since in self._of.get(stripe, {}).items()
+            if since.at < before.at and since.clock < before.clock
+        ]
         for node in late:
             self._overtaken[node] = until
         return bool(late)

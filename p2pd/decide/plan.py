@@ -45,6 +45,9 @@ _SOONEST = 0.01
 _OVERTAKEN = 0.6
 _AT_WORK = 1.0
 
+REPORT_EVERY = 0.7
+"""Seconds between a member's reports while something changes."""
+
 
 class Way(StrEnum):
     """By which way a node can fetch over the WAN."""
@@ -123,12 +126,14 @@ class FetchPlan:
         elif claimed & ~self._seen:
             self._election.moved(now)
         self._seen |= have | claimed
+        gained = have & ~member.have
         shrank, flew = bool(member.have & ~have), member.flying
         member.have, member.claimed = have, claimed
         offered = self._offer_of_members() if shrank else self._offered | self._given_by(node)
         self._came(have, now)
         if flew != member.flying:
             self._note_claims(node, flew, member, now)
+        self._note_arrivals(gained, now)
         if offered != self._offered:
             self._offered = offered
             self._see_lan(now)
@@ -148,6 +153,16 @@ class FetchPlan:
             self._claim_ended(stripe, node, bool(member.have >> stripe & 1), now)
         for stripe in iter_bits(flying & ~flew):
             self._claims.begin(stripe, node, since)
+
+    def _note_arrivals(self, stripes: int, now: float) -> None:
+        """Stripes came from somebody: who claims one of them since long ago was overtaken.
+
+        Whoever brought it may have begun and ended between two reports.
+        """
+        patience = _OVERTAKEN * self._pace.patience + REPORT_EVERY
+        before = Since(now - patience, self._pace.clock(now) - patience)
+        for stripe in self._claims.among(stripes):
+            self._overtake_before(stripe, before, now)
 
     def member_left(self, node: str) -> None:
         """A member or holder is gone, or gave up."""
@@ -200,6 +215,7 @@ class FetchPlan:
             return
         if not self._received >> stripe & 1:
             self._lan.brought(now)
+            self._note_arrivals(1 << stripe, now)
         self._received &= ~(1 << stripe)
         self.in_flight.pop(stripe, None)
         self.have |= 1 << stripe
@@ -397,8 +413,10 @@ class FetchPlan:
             self._overtake(stripe, since.at, now)
 
     def _overtake(self, stripe: int, began: float, now: float) -> None:
-        patience = self._pace.patience
-        if self._claims.overtake(stripe, began - _OVERTAKEN * patience, now + DEMOTED * patience):
+        self._overtake_before(stripe, Since(began - _OVERTAKEN * self._pace.patience, float("inf")), now)
+
+    def _overtake_before(self, stripe: int, before: Since, now: float) -> None:
+        if self._claims.overtake(stripe, before, now + DEMOTED * self._pace.patience):
             self._fetchers.last_changed()
 
     def _came(self, have: int, now: float) -> None:

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["UNLIMITED", "LinkUse", "RatePlan", "RateWindow"]
+__all__ = ["UNLIMITED", "LinkUse", "Rate", "RatePlan", "RateWindow"]
 
-UNLIMITED = float("inf")
-"""Bytes a second."""
+
+class Rate(float):
+    """Bytes a second, shown as networks are: bits."""
+
+    def __str__(self) -> str:
+        if self == float("inf"):
+            return "unlimited"
+        bits = self * 8
+        unit, scale = next((u, s) for u, s in (("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 0)) if bits >= s)
+        return f"{bits / (scale or 1e3):g} {unit}"
+
+
+UNLIMITED = Rate("inf")
 
 _DAY = 24 * 60
 
@@ -18,7 +29,11 @@ class RateWindow:
 
     start: int
     stop: int
-    bytes_s: float
+    bytes_s: Rate
+
+    def __str__(self) -> str:
+        times = (f"{minute // 60:02}:{minute % 60:02}" for minute in (self.start, self.stop))
+        return f"{'-'.join(times)} = {self.bytes_s}"
 
     def covers(self, minute: int) -> bool:
         return (minute - self.start) % _DAY < ((self.stop - self.start) % _DAY or _DAY)
@@ -28,7 +43,7 @@ class RateWindow:
 class RatePlan:
     """`bytes_s`, except within the windows; of several that cover a minute the first counts."""
 
-    bytes_s: float = UNLIMITED
+    bytes_s: Rate = UNLIMITED
     windows: tuple[RateWindow, ...] = ()
 
     def at(self, minute: int) -> float:

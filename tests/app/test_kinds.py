@@ -17,7 +17,7 @@ from p2pd.app.kinds import (
     text,
 )
 from p2pd.model.address import Address
-from p2pd.model.rate import UNLIMITED, RateWindow
+from p2pd.model.rate import UNLIMITED, Rate, RateWindow
 
 
 @pytest.mark.parametrize(
@@ -153,11 +153,11 @@ def test_plain_kinds() -> None:
 
 
 def test_rates() -> None:
-    assert rate("8 kbit/s") == 1000
+    assert rate("8 kbit/s") == Rate(1000)
     assert rate("2.5Gbit/s") == 312.5e6
     assert rate("unlimited") == UNLIMITED
     assert rate_window("22:00-06:00 = unlimited") == RateWindow(1320, 360, UNLIMITED)
-    assert rate_window("08:30 - 09:00=8 kbit/s") == RateWindow(510, 540, 1000)
+    assert rate_window("08:30 - 09:00=8 kbit/s") == RateWindow(510, 540, Rate(1000))
 
 
 @pytest.mark.parametrize("value", ["", "5", 5, "0 Mbit/s", "5 MB/s", "-1 Mbit/s", "1e3 Mbit/s", "unlimited "])

@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 from p2pd.app.links import ASK_EVERY, Links, WanMeter
 from p2pd.model.layout import MIB
-from p2pd.model.rate import UNLIMITED, LinkUse, RatePlan, RateWindow
+from p2pd.model.rate import UNLIMITED, LinkUse, Rate, RatePlan, RateWindow
 from tests.support.memory_site import REPOSITORY, open_site
 
 BODY = bytes(range(256)) * 4096 * 24  # 24 MiB
@@ -45,7 +45,7 @@ async def test_a_site_limit_is_shared_by_those_who_use_the_wan(
     async with open_site(tmp_path) as site:
         first, second, _ = (site.join(number) for number in (1, 2, 3))
         await site.met()
-        links = Links(site_wan=RatePlan(900.0), minute=lambda: 0)
+        links = Links(site_wan=RatePlan(Rate(900.0)), minute=lambda: 0)
         links.own = lambda: LinkUse(wan=True)
         second.site.links.own = lambda: LinkUse(wan=True, urgent=True)
         async with trio.open_nursery() as nursery:
@@ -63,7 +63,7 @@ async def test_a_site_limit_is_shared_by_those_who_use_the_wan(
 async def test_the_swarm_is_told_when_its_limit_changes(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with open_site(tmp_path) as site:
         now = [0]
-        links = Links(lan=RatePlan(100.0, (RateWindow(60, 120, 7.0),)), minute=lambda: now[0])
+        links = Links(lan=RatePlan(Rate(100.0), (RateWindow(60, 120, Rate(7.0)),)), minute=lambda: now[0])
         told: list[float] = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(links.run, site.join(1).peers, told.append)
