@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -84,8 +83,6 @@ def _toml(value: object) -> object:
         }
     if isinstance(value, Portion):
         return f"{value.percent:g}%" if value.percent else value.byte_count
-    if value == math.inf:
-        return "unlimited"  # JSON has no infinity
     if isinstance(value, tuple):
         return [_toml(each) for each in value]
     return plain_config(value) if dataclasses.is_dataclass(value) else value
