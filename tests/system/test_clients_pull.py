@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.testbed import Image
+from benchmarks.testbed.node import ORIGIN
 from tests.system.clients import BUILT, HUB, PRIVATE, Client, ClientSite
 from tests.system.cri import pull_image
 
@@ -182,3 +183,19 @@ def test_client_pulls_from_both_registries_through_p2pd(client_site: ClientSite,
         assert puller.has(image)
     for registry in puller.registries:
         assert client_site.asked(repositories[registry]) == {SEEDER_AT_ORIGIN}
+
+
+@pytest.mark.parametrize("name", ["containerd1-cri", "containerd2-cri", "podman", "skopeo-copy"])
+def test_client_goes_to_the_registry_where_p2pd_is_down(client_site: ClientSite, name: str) -> None:
+    lacking, make = CLIENTS[name]
+    if lacking is not None:
+        pytest.skip(lacking)
+    puller, repository = make(client_site), f"library/alone-{name}"
+    _, image = client_site.push(repository)
+    client_site.node.kill()
+    try:
+        puller.pull(f"{ORIGIN}/{repository}:v1")
+    finally:
+        client_site.start_p2pd()
+    assert puller.has(image)
+    assert client_site.asked(repository) == {client_site.node.ip}
