@@ -204,7 +204,8 @@ class Site:
         node.have = mask_of(range(prefix))
         node.receiving = node.uploads = 0
         node.alive, node.leads, node.done_at = True, False, None
-        node.plan = FetchPlan(self.digest, self.layout, node.name, node.way, self.now, node.have)
+        node.plan = FetchPlan(self.digest, self.layout, node.name, node.way, self.now)
+        node.plan.resumed(node.have)
         node.will_report = node.will_meet = False
         node.decides_at = float("inf")
         self._undone += 1

@@ -95,9 +95,8 @@ class Transfer:
         self.partial = partial
         self.digest = partial.digest
         self.layout = Layout(partial.size)
-        had = mask_of(range(partial.frontier // self.layout.piece_length))
         self.plan = FetchPlan(
-            self.digest, self.layout, site.me, site.wan.way(repository), trio.current_time(), had
+            self.digest, self.layout, site.me, site.wan.way(repository), trio.current_time()
         )
         self.metas: dict[int, SegmentMeta] = {}
         self.live = trio.Event()
@@ -105,7 +104,7 @@ class Transfer:
         self.failure: P2pdError | None = None
         self.writer = trio.Lock()
         self.started_at = trio.current_time()
-        self.bytes_before = partial.frontier
+        self.bytes_before = 0
         self.wan_bytes = 0
         self._alone = alone
         self._meeting = Meeting(self)
@@ -250,17 +249,38 @@ class Transfer:
 
     async def run(self) -> None:
         """Fetch, assemble, commit. Ends with the blob held, or with `failure` set; never raises P2pdError."""
-        if self.partial.frontier:
-            self.live.set()
         try:
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                nursery.start_soon(self._drive, nursery)
-                await self._assemble()
-                nursery.cancel_scope.cancel()
+            await self._resume()
+            if self.failure is None:
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    nursery.start_soon(self._drive, nursery)
+                    await self._assemble()
+                    nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
                 await self._wind_up()
+
+    async def _resume(self) -> None:
+        """Hash again what an earlier run left. Readers get it meanwhile: for a large layer it takes long."""
+        try:
+            is_more = True
+            while is_more and self.failure is None:
+                is_more = await self.partial.resume()
+                if self.readable:
+                    self.live.set()
+        except P2pdError as error:
+            self.fail(error)
+        self.bytes_before = self.partial.frontier
+        self.plan.resumed(mask_of(range(self.bytes_before // self.layout.piece_length)))
+        self._alive_at = trio.current_time()
+        log.info(
+            "transfer.begins",
+            digest=str(self.digest),
+            repository=str(self.repository),
+            bytes=self.layout.size,
+            had=self.bytes_before,
+        )
 
     def fail(self, error: P2pdError) -> None:
         """End the transfer; the first reason counts."""

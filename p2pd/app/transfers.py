@@ -120,7 +120,7 @@ class Transfers:
     async def _start(
         self, repository: Repository, digest: Digest, size: int, place: Place | None, *, background: bool
     ) -> Transfer:
-        partial = await self._site.store.begin(digest, size)
+        partial = await self._site.store.begin(digest, size, resume=False)
         transfer = Transfer(
             self._site,
             repository,
@@ -136,13 +136,6 @@ class Transfers:
 
     async def _run(self, transfer: Transfer) -> None:
         digest = transfer.digest
-        log.info(
-            "transfer.begins",
-            digest=str(digest),
-            repository=str(transfer.repository),
-            bytes=transfer.layout.size,
-            had=transfer.bytes_before,
-        )
         self._site.peers.set_busy(True)
         self._site.metrics.transfers_running.set(len(self._running))
         if not self._is_reporting:

@@ -81,9 +81,9 @@ class _Member:
 class FetchPlan:
     """One blob's plan on one node. Stripes are bits of an int (p2pd.decide.bits)."""
 
-    def __init__(self, digest: Digest, layout: Layout, me: str, way: Way, now: float, have: int = 0) -> None:
+    def __init__(self, digest: Digest, layout: Layout, me: str, way: Way, now: float) -> None:
         self.layout = layout
-        self.have = have
+        self.have = 0
         self.in_flight: dict[int, float] = {}
         self.takeovers = 0
         self._received = 0
@@ -92,7 +92,7 @@ class FetchPlan:
         self._members: dict[str, _Member] = {}
         self._holders: set[str] = set()
         self._all = mask_of(range(layout.stripe_count))
-        self._known = self._seen = have
+        self._known = self._seen = 0
         self._offered = 0
         self._is_offer_stale = False
         self._claims = Claims()
@@ -108,6 +108,12 @@ class FetchPlan:
             self._fetchers.add(me)
 
     # What happened.
+
+    def resumed(self, have: int) -> None:
+        """What an earlier run left was verified anew: it tells nothing of how fast anything comes now."""
+        self.have |= have
+        self._known |= have
+        self._seen |= have
 
     def member_progress(self, node: str, have: int, claimed: int, way: Way, now: float) -> None:
         """A node that is fetching the blob says how it stands (also its first word)."""

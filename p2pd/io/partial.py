@@ -39,7 +39,7 @@ from p2pd.model.layout import SHA1_BYTES, SMALL_BLOB, Layout, SegmentMeta
 from p2pd.model.reference import Digest
 from p2pd.ports.store import Hasher
 
-__all__ = ["FilePartial", "Work", "resume_partial"]
+__all__ = ["FilePartial", "Work", "open_work"]
 
 _READ = 1024 * 1024
 _PIECES_A_HOP = 16
@@ -63,7 +63,6 @@ class FilePartial:
     def __init__(
         self,
         work: Work,
-        hasher: PieceHasher,
         places: Places,
         files: Files,
         room: Room,
@@ -72,9 +71,8 @@ class FilePartial:
     ) -> None:
         self._work: Work | None = work
         self._digest, self._size = work.digest, work.size
-        self._hasher = hasher
-        self._frontier = hasher.position
-        self._journaled = hasher.piece_count
+        self._hasher = PieceHasher(work.size)
+        self._frontier = self._journaled = 0
         self._places, self._files, self._room = places, files, room
         self._on_commit, self._on_close = on_commit, on_close
         self._layout = Layout(self._size)
@@ -83,6 +81,7 @@ class FilePartial:
         self._committed = False
         self._published = False
         self._unsure = False
+        self._resumed = False
         self._was_read = False
         self._held_at: int | None = None
         self._growth = trio.lowlevel.ParkingLot()
@@ -101,6 +100,20 @@ class FilePartial:
         return self._frontier
 
     # Writer
+
+    async def resume(self) -> bool:
+        work = self._writable()
+        with disk_errors(f"resume {self._digest} ({self._size} bytes)"):
+            is_more = await trio.to_thread.run_sync(_hash_again, work, self._hasher)
+            if not is_more:
+                await trio.to_thread.run_sync(_cut, self._files, work, self._hasher)
+        self._frontier, self._journaled = self._hasher.position, self._hasher.piece_count
+        self._growth.unpark_all()
+        if not is_more:
+            self._resumed = True
+            if self._frontier:
+                log.info("transfer.resumes", digest=str(self._digest), bytes=self._frontier, size=self._size)
+        return is_more
 
     async def append(self, data: bytes) -> None:
         work = self._writable()
@@ -176,7 +189,8 @@ class FilePartial:
             return
         self._work = None
         self.fail(Unavailable(f"the transfer of {self._digest} was stopped"))
-        if not self._published and (not self._hasher.piece_count or isinstance(self._error, StoreFull)):
+        is_useless = not self._hasher.piece_count or isinstance(self._error, StoreFull)
+        if self._resumed and not self._published and is_useless:
             # Nothing to resume: what no source ever gave must leave nothing behind, nor what fills the disk.
             with contextlib.suppress(OSError), trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self._discard)
@@ -306,24 +320,8 @@ class FilePartial:
         self._files.unlink(self._places.journal(self._digest, self._size))
 
 
-async def resume_partial(digest: Digest, size: int, places: Places, files: Files) -> tuple[Work, PieceHasher]:
-    """Open the assembly of a blob, hashing again what an earlier one left.
-
-    The hasher stands at the end of the last piece that the journal vouches for.
-    """
-    hasher = PieceHasher(size)
-    with disk_errors(f"begin {digest} ({size} bytes)"):
-        work = await trio.to_thread.run_sync(_open, digest, size, places, files)
-        # A few pieces a hop, so that a stop of the daemon need not wait for a whole large blob.
-        while await trio.to_thread.run_sync(_hash_again, work, hasher):
-            pass
-        await trio.to_thread.run_sync(_cut, files, work, hasher)
-    if hasher.position:
-        log.info("transfer.resumes", digest=str(digest), bytes=hasher.position, size=size)
-    return work, hasher
-
-
-def _open(digest: Digest, size: int, places: Places, files: Files) -> Work:
+def open_work(digest: Digest, size: int, places: Places, files: Files) -> Work:
+    """Open the files of an assembly, dropping any of the blob in another size. Blocks; raises OSError."""
     for path in places.partials.glob(f"{digest.hex}.*"):
         if path not in (places.partial(digest, size), places.journal(digest, size)):
             files.unlink(path)
@@ -332,7 +330,10 @@ def _open(digest: Digest, size: int, places: Places, files: Files) -> Work:
 
 
 def _hash_again(work: Work, hasher: PieceHasher) -> bool:
-    """Take the next few pieces; False when there is no more good one."""
+    """Take the next few pieces; False when there is no more good one.
+
+    A few a hop, so that a stop of the daemon need not wait for a whole large blob.
+    """
     for _ in range(_PIECES_A_HOP):
         length = hasher.piece_left
         told = read_at(work.journal, hasher.piece_count * ENTRY_BYTES, ENTRY_BYTES)

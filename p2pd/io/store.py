@@ -25,7 +25,7 @@ import trio
 from p2pd.io.files import Descriptor, Files, disk_errors, ensure_dir, open_readonly, replace_file
 from p2pd.io.held import FileHeldBlob, hash_file, read_whole
 from p2pd.io.leftovers import disk_space, find_leftovers, remove_leftover, trim_tags
-from p2pd.io.partial import FilePartial, resume_partial
+from p2pd.io.partial import FilePartial, open_work
 from p2pd.io.pieces import PieceHasher, PieceTable
 from p2pd.io.places import Places
 from p2pd.io.room import Room
@@ -159,7 +159,7 @@ class FileStore:
 
     # Transfers
 
-    async def begin(self, digest: Digest, size: int) -> FilePartial:
+    async def begin(self, digest: Digest, size: int, *, resume: bool = True) -> FilePartial:
         if size < 0:
             raise WrongContent(f"{digest}: a size of {size} bytes was announced")
         if digest in self._partials or digest in self._beginning:
@@ -167,10 +167,11 @@ class FileStore:
         self._beginning.add(digest)
         try:
             await self._removed(digest)
-            work, hasher = await resume_partial(digest, size, self._places, self._files)
-            assembly = FilePartial(
-                work, hasher, self._places, self._files, self._room, self._committed, self._closed
-            )
+            with disk_errors(f"begin {digest} ({size} bytes)"):
+                work = await trio.to_thread.run_sync(open_work, digest, size, self._places, self._files)
+            assembly = FilePartial(work, self._places, self._files, self._room, self._committed, self._closed)
+            while resume and await assembly.resume():
+                pass
             self._partials[digest] = assembly
         finally:
             self._beginning.discard(digest)

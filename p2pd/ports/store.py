@@ -66,6 +66,10 @@ class Partial(Protocol):
         """Bytes assembled and hashed so far: [0, frontier)."""
         ...
 
+    async def resume(self) -> bool:
+        """Hash again a little of what an earlier run left, for readers to have; False when that is all."""
+        ...
+
     async def append(self, data: bytes) -> None:
         """Write and hash the next bytes; raises WrongContent past `size`, StoreError, StoreFull."""
         ...
@@ -146,8 +150,11 @@ class Store(Protocol):
         """Hold a small blob; raises WrongContent where `body` is not `digest`."""
         ...
 
-    async def begin(self, digest: Digest, size: int) -> Partial:
-        """Start or resume the assembly of a blob. One Partial a digest at a time (the caller's duty)."""
+    async def begin(self, digest: Digest, size: int, *, resume: bool = True) -> Partial:
+        """Start or resume the assembly of a blob. One Partial a digest at a time (the caller's duty).
+
+        Resuming takes seconds a GiB: without `resume` the caller does it, by `Partial.resume`, first of all.
+        """
         ...
 
     def staged_path(self, digest: Digest, index: int) -> Path:

@@ -60,6 +60,24 @@ async def test_no_client_owns_it(tmp_path: Path, autojump_clock: MockClock) -> N
         assert node.store.blobs[digest] == BODY
 
 
+async def test_no_client_owns_what_is_hashed_again_either(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_site(tmp_path) as site:
+        node = site.join(1, seeder=False)
+        digest = site.origin.put(BODY)
+        node.store.partial_bodies[digest, len(BODY)] = bytearray(BODY[: 2 * MIB])
+        node.store.resume_s = 30.0
+        with trio.move_on_after(5) as scope:
+            await pull(node, digest)
+        assert scope.cancelled_caught
+        node.store.resume_s, other = 0.0, site.origin.put(BODY[::-1])
+        assert await pull(node, other) == BODY[::-1]
+        assert trio.current_time() < 10
+        await settled(node)
+        assert trio.current_time() < 32
+        assert node.store.blobs[digest] == BODY
+        assert site.origin.given[digest] == len(BODY) - 2 * MIB
+
+
 @pytest.mark.parametrize("error", [NotFound("x"), Denied("x"), RateLimited("x", 60.0)])
 async def test_a_refusal_is_told_at_once_and_remembered(
     tmp_path: Path, autojump_clock: MockClock, error: P2pdError

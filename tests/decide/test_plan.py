@@ -26,7 +26,8 @@ PATIENCE_AT_FIRST = 21.0
 def plan_of(
     *members: str, me: str = "me", layout: Layout = LAYOUT, way: Way = Way.SEEDER, have: int = 0
 ) -> FetchPlan:
-    plan = FetchPlan(DIGEST, layout, me, way, 0.0, have)
+    plan = FetchPlan(DIGEST, layout, me, way, 0.0)
+    plan.resumed(have)
     for member in members:
         plan.member_progress(member, 0, 0, Way.SEEDER, 0.0)
     return plan

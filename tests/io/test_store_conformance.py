@@ -247,6 +247,28 @@ async def test_transfer_resumes_at_a_whole_piece(store: Store) -> None:
     assert await read(blob, 0, LARGE) == body
 
 
+async def test_readers_have_what_is_resumed_by_and_by(store: Store) -> None:
+    body = BODY[:LARGE]
+    partial = await store.begin(digest_of(body), LARGE)
+    await partial.append(body[: 600 * KIB])
+    await partial.aclose()
+    unwilling = await store.begin(digest_of(body), LARGE, resume=False)
+    await unwilling.aclose()
+    again = await store.begin(digest_of(body), LARGE, resume=False)
+    async with trio.open_nursery() as nursery:
+
+        async def follow() -> None:
+            assert await read(again, 0, 512 * KIB) == body[: 512 * KIB]
+
+        nursery.start_soon(follow)
+        while await again.resume():
+            pass
+    assert again.frontier == 512 * KIB
+    await again.append(body[512 * KIB :])
+    await again.commit()
+    await again.aclose()
+
+
 async def test_reset_starts_over_until_a_byte_was_read(store: Store) -> None:
     body = BODY[:LARGE]
     partial = await store.begin(digest_of(body), LARGE)

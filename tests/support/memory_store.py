@@ -69,6 +69,11 @@ class MemoryPartial:
     def frontier(self) -> int:
         return len(self._body)
 
+    async def resume(self) -> bool:
+        await trio.sleep(self._store.resume_s)
+        self._check_writable()
+        return False
+
     async def append(self, data: bytes) -> None:
         self._check_writable()
         if len(data) > self._size - len(self._body):
@@ -170,12 +175,13 @@ class MemoryPartial:
 class MemoryStore:
     """`blobs` and `partial_bodies` are open to tests, which may rot or fill them.
 
-    `capacity`: bytes of the disk, which is this store's alone.
+    `capacity`: bytes of the disk, which is this store's alone. `resume_s`: how long hashing again takes.
     """
 
     def __init__(self, staging: Path) -> None:
         self.staging = staging
         self.capacity = 1 << 40
+        self.resume_s = 0.0
         self.used_at: dict[Digest, float] = {}
         self.readers: WeakSet[MemoryBlob] = WeakSet()
         self._make_room: MakeRoom | None = None
@@ -225,7 +231,7 @@ class MemoryStore:
         self.blobs[digest] = body
         self.used_at[digest] = trio.current_time()
 
-    async def begin(self, digest: Digest, size: int) -> MemoryPartial:
+    async def begin(self, digest: Digest, size: int, *, resume: bool = True) -> MemoryPartial:
         if size < 0:
             raise WrongContent(f"{digest}: a size of {size} bytes was announced")
         if digest in self.partials:
