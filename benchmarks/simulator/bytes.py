@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from p2pd.model.layout import SHA1_BYTES, Layout
 from p2pd.model.messages import (
+    INTERESTED_LIMIT,
+    Interest,
+    Interested,
     Join,
     Joined,
     Ping,
@@ -12,6 +15,7 @@ from p2pd.model.messages import (
     ProgressBatch,
     ProgressDelta,
     Want,
+    Wanted,
     WantReply,
 )
 from p2pd.model.reference import Digest
@@ -22,14 +26,12 @@ __all__ = ["Bytes"]
 _CORRELATION = 1000
 _RANGE_HEADERS = 400
 _METADATA_HEADERS = 250
-_WANTED = 48
 
 
 class Bytes:
     """Of one blob. Frames with their length, without TCP/IP; answers over the WAN without their body."""
 
     range_headers = _RANGE_HEADERS
-    wanted = _WANTED
 
     def __init__(self, digest: Digest, layout: Layout) -> None:
         bits = bytes(-(-layout.stripe_count // 8))
@@ -38,6 +40,10 @@ class Bytes:
         self.want = len(encode(Want(progress), _CORRELATION))
         self.want_reply = len(encode(WantReply(False, progress), _CORRELATION))
         self.done = len(encode(progress))
+        self.wanted = len(encode(Wanted(digest)))
+        self.interest = len(encode(Interest(digest), _CORRELATION)) + len(
+            encode(Interested(("0" * 32,) * INTERESTED_LIMIT), _CORRELATION)
+        )
         join, joined = Join(digest, layout.size, 0), Joined(True, hashes)
         self.join_and_reply = len(encode(join, _CORRELATION)) + len(encode(joined, _CORRELATION))
         self.ping_and_pong = len(encode(Ping(), _CORRELATION)) + len(encode(Pong(), _CORRELATION))

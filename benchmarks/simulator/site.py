@@ -232,6 +232,9 @@ class Site:
                 self._meet_soon(peer, ACQUAINTED_EVERY)
             peer.received += self.bytes.wanted
         node.sent += self.bytes.wanted * len(peers)
+        # Asked of two others, and by two others.
+        node.sent += 2 * self.bytes.interest
+        node.received += 2 * self.bytes.interest
         self._meet_soon(node, 4 * self.latency)
 
     def _meet_soon(self, node: Node, delay: float) -> None:

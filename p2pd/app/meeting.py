@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
-from p2pd.decide.ownership import object_key, owner, ranked
+from p2pd.decide.circle import MESH, NEIGHBOURS, Circle
+from p2pd.decide.ownership import first, object_key, owner, ranked
 from p2pd.decide.plan import Way
 from p2pd.model.errors import P2pdError
 from p2pd.model.layout import SegmentMeta
-from p2pd.model.messages import Join, Joined, Want, WantReply
+from p2pd.model.messages import Interest, Interested, Join, Joined, Want, Wanted, WantReply
 from p2pd.ports.peers import Peer
 from p2pd.ports.swarm import SwarmSegment
 
@@ -25,6 +26,14 @@ log = structlog.get_logger()
 INTRODUCTION = 0.3
 """Seconds the first introductions may hold up the first request over the WAN."""
 
+GATHER = 0.25
+"""Seconds for which a large site's news of who is interested is gathered."""
+
+ASKED = 2
+META_PATIENCE = 6.0
+"""Seconds after which a node that leaves the WAN to others asks the seeder for hashes all the same."""
+
+ASK_FOLLOWED = 0.5
 REPLY = 3.0
 REJOIN = 2.0
 SWARM_PEERS = 24
@@ -37,7 +46,13 @@ class Meeting:
     def __init__(self, transfer: Transfer) -> None:
         self._transfer = transfer
         self._site = transfer.site
+        self._circle = Circle(transfer.digest, self._site.me)
+        self.choice = self._circle.choose()
+        """Whom this node tells; whom it leaves the WAN to."""
+        self._announced: set[str] = set()
+        self._introducing: set[str] = set()
         self._introduced: set[str] = set()
+        self._strangers: set[str] = set()
         self._peers_changed = trio.Event()
 
     def peers_changed(self) -> None:
@@ -48,44 +63,100 @@ class Meeting:
         """A peer counts us as a member and is none to us: our introduction did not get through."""
         if node not in self._transfer.plan.holders:
             self._introduced.discard(node)
+            self._strangers.add(node)
             self.peers_changed()
 
     async def introduce_everyone(self) -> None:
-        """Tell all live peers; wait for their answers, but not for the slow ones."""
+        """Tell whom it concerns; wait for their answers, but not for the slow ones."""
         with trio.move_on_after(INTRODUCTION):
+            live = self._live()
+            await self._announce(live)
             async with trio.open_nursery() as nursery:
-                for peer in self._site.peers.live():
-                    nursery.start_soon(self._introduce, peer)
+                self._introduce_new(live, nursery)
 
     async def keep_introducing(self) -> None:
         """Meet peers that come later (or were slow), and forget those that went, for ever."""
         async with trio.open_nursery() as nursery:
             while True:
                 event = self._peers_changed
-                live = {peer.node_id: peer for peer in self._site.peers.live()}
+                live = self._live()
                 plan = self._transfer.plan
-                for node in {*plan.members, *plan.holders} - set(live):
+                for node in {*plan.members, *plan.holders} - live.keys():
                     plan.member_left(node)
                     self._transfer.poke()
-                self._introduced &= set(live)
-                for node in set(live) - self._introduced:
-                    nursery.start_soon(self._introduce, live[node])
+                for nodes in (self._announced, self._introduced, self._strangers):
+                    nodes &= live.keys()
+                await self._announce(live)
+                self._introduce_new(live, nursery)
                 await event.wait()
+                if len(live) > MESH:
+                    # In a large site many come at once, and each makes it choose anew.
+                    await trio.sleep(GATHER)
+
+    def _live(self) -> dict[str, Peer]:
+        return {peer.node_id: peer for peer in self._site.peers.live()}
+
+    async def _announce(self, live: dict[str, Peer]) -> None:
+        """Large sites only: tell everybody in a word, and hear from two who did so before this node came."""
+        if len(live) <= MESH:
+            return
+        self._site.peers.notify_nowait(live.keys() - self._announced, Wanted(self._transfer.digest))
+        is_first, self._announced = not self._announced, set(live)
+        if is_first:
+            async with trio.open_nursery() as nursery:
+                for node in self._near(live, ASKED):
+                    nursery.start_soon(self._ask_interest, node)
+
+    def _near(self, live: dict[str, Peer], count: int) -> list[str]:
+        """Some peers, others for every node and blob."""
+        return first(object_key(f"near {self._site.me} {self._transfer.digest}"), live, count)
+
+    async def _ask_interest(self, node: str) -> None:
+        digest = self._transfer.digest
+        try:
+            reply = await self._site.peers.request(node, Interest(digest), REPLY)
+        except P2pdError as error:
+            log.debug("meeting.no_answer", peer=node, reason=str(error))
+            return
+        if isinstance(reply, Interested):
+            for other in reply.nodes:
+                self._site.interests.note(digest, other)
+
+    def _introduce_new(self, live: dict[str, Peer], nursery: trio.Nursery) -> None:
+        # In a small site nobody announces anything: everybody may want or hold the blob.
+        is_small = len(live) <= MESH
+        interested = self._site.interests.of(self._transfer.digest) & live.keys()
+        if not interested:
+            # Somebody may hold it from before anybody was told so.
+            interested = set(self._near(live, NEIGHBOURS))
+        self._circle.update(set(live) if is_small else interested)
+        self.choice = self._circle.choose()
+        told = (self.choice.told | self._strangers) & live.keys()
+        for node in told - self._introduced - self._introducing:
+            self._introducing.add(node)
+            nursery.start_soon(self._introduce, live[node])
 
     async def _introduce(self, peer: Peer) -> None:
-        transfer = self._transfer
+        transfer, node = self._transfer, peer.node_id
         try:
-            reply = await self._site.peers.request(peer.node_id, Want(transfer.progress), REPLY)
+            reply = await self._site.peers.request(node, Want(transfer.progress), REPLY)
         except P2pdError as error:
-            log.debug("meeting.no_answer", peer=peer.node_id, reason=str(error))
+            log.debug("meeting.no_answer", peer=node, reason=str(error))
             return
-        self._introduced.add(peer.node_id)
+        finally:
+            self._introducing.discard(node)
+        self._introduced.add(node)
+        self._strangers.discard(node)
         if not isinstance(reply, WantReply):
             return
         if reply.held:
-            transfer.plan.holder_found(peer.node_id, trio.current_time())
-        elif reply.progress is not None and reply.progress.digest == transfer.digest:
-            transfer.member_stands(peer.node_id, reply.progress)
+            transfer.plan.holder_found(node, trio.current_time())
+        elif reply.progress is None:
+            self._site.interests.forget(transfer.digest, node)
+            if node in self.choice.followed:
+                self.peers_changed()
+        elif reply.progress.digest == transfer.digest:
+            transfer.member_stands(node, reply.progress)
         transfer.poke()
 
     # Metadata.
@@ -106,6 +177,13 @@ class Meeting:
     async def _ask_peers(self, index: int) -> None:
         asked: set[str] = set()
         while True:
+            if followed := self.choice.followed:
+                async with trio.open_nursery() as nursery:
+                    for node, peer in self._live().items():
+                        if node in followed:
+                            nursery.start_soon(self._join, peer, index, None)
+                await trio.sleep(ASK_FOLLOWED)
+                continue
             event = self._transfer.changed
             async with trio.open_nursery() as nursery:
                 for peer in self._swarm_peers(index):
@@ -120,11 +198,14 @@ class Meeting:
     async def _ask_seeder(self, index: int) -> None:
         """Every node asks for itself: a few hundred bytes, and the one word on hashes that it can trust.
 
-        One of them tells the others, for those that do not reach a seeder.
+        One of them tells the others, for those that do not reach a seeder. In a large site those that
+        fetch nothing listen to the fetchers first (`Choice.believed`).
         """
         transfer = self._transfer
+        began = trio.current_time()
         while True:
-            if transfer.plan.way is Way.SEEDER:
+            is_late = trio.current_time() - began >= META_PATIENCE
+            if transfer.plan.way is Way.SEEDER or (is_late and transfer.own_way() is Way.SEEDER):
                 try:
                     meta = await self._site.wan.segment(
                         transfer.repository, transfer.digest, transfer.layout.size, index
@@ -182,14 +263,14 @@ class Meeting:
             return False
         if reply.piece_hashes is not None and segment is None:
             meta = SegmentMeta(transfer.digest, transfer.layout.size, index, reply.piece_hashes)
-            transfer.hear_meta(meta)
+            transfer.hear_meta(peer.node_id, meta)
         if reply.loaded and segment is not None:
             segment.connect(peer.host, peer.swarm_port)
         return reply.loaded
 
     def _swarm_peers(self, index: int) -> list[Peer]:
         plan = self._transfer.plan
-        live = {peer.node_id: peer for peer in self._site.peers.live()}
+        live = self._live()
         nodes = [node for node in {*plan.members, *plan.holders} if node in live]
         if len(nodes) > SWARM_PEERS:
             key = object_key(f"swarm {self._site.me} {index} {self._transfer.digest}")

@@ -13,11 +13,15 @@ from p2pd.app.site import Site
 from p2pd.app.small import SmallObjects
 from p2pd.app.tags import Tags
 from p2pd.app.transfers import Transfers
+from p2pd.decide.circle import worth_knowing
 from p2pd.model.errors import NotFound, PeerProtocolError
 from p2pd.model.layout import SMALL_BLOB, SegmentMeta
 from p2pd.model.messages import (
+    INTERESTED_LIMIT,
     Fetch,
     Fetched,
+    Interest,
+    Interested,
     Join,
     Joined,
     Notice,
@@ -35,6 +39,7 @@ from p2pd.model.messages import (
     UseQuery,
     UseReply,
     Want,
+    Wanted,
     WantReply,
 )
 from p2pd.ports.content import Blob
@@ -57,6 +62,7 @@ class PeerService:
             Ping: self._ping,
             Query: self._query,
             Want: self._want,
+            Interest: self._interest,
             Join: self._join,
             Read: self._read,
             Fetch: self._fetch,
@@ -94,14 +100,18 @@ class PeerService:
                 if (transfer := self._transfers.running(delta.digest)) is not None:
                     transfer.member_advances(peer.node_id, delta)
             return
+        if isinstance(notice, Wanted):
+            self._site.interests.note(notice.digest, peer.node_id)
         transfer = self._transfers.running(notice.digest)
         if transfer is None or transfer.is_alone:
             return
         if isinstance(notice, Progress):
             transfer.member_stands(peer.node_id, notice)
+        elif isinstance(notice, Wanted):
+            transfer.peers_changed()
         else:
             meta = SegmentMeta(notice.digest, notice.size, notice.index, notice.piece_hashes)
-            transfer.hear_meta(meta)
+            transfer.hear_meta(peer.node_id, meta)
 
     async def _ping(self, peer: Peer, request: Ping) -> Reply:
         return Pong()
@@ -121,8 +131,16 @@ class PeerService:
         if transfer is None or transfer.is_alone:
             size = await self._site.store.look(progress.digest, LOOK_LARGE)
             return WantReply(size == progress.size, None)
+        self._site.interests.note(progress.digest, peer.node_id)
         transfer.member_stands(peer.node_id, progress)
         return WantReply(False, transfer.progress)
+
+    async def _interest(self, peer: Peer, request: Interest) -> Reply:
+        known = self._site.interests.of(request.digest)
+        if self._transfers.running(request.digest) is not None:
+            known.add(self._site.me)
+        known.discard(peer.node_id)
+        return Interested(tuple(worth_knowing(request.digest, peer.node_id, known, INTERESTED_LIMIT)))
 
     async def _join(self, peer: Peer, request: Join) -> Reply:
         shelf, digest, index = self._site.shelf, request.digest, request.index

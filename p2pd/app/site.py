@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from p2pd.app.interests import Interests
 from p2pd.app.links import Links
 from p2pd.app.metrics import Metrics
 from p2pd.app.shelf import Shelf
@@ -25,3 +26,4 @@ class Site:
     wan: Wan
     metrics: Metrics
     links: Links = field(default_factory=Links)
+    interests: Interests = field(default_factory=Interests)

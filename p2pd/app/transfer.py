@@ -114,7 +114,7 @@ class Transfer:
         self._unchecked: set[int] = set()
         self._raw: dict[int, bytes] = {}
         self._given: dict[int, bytes] = {}
-        self._hearsay: dict[int, SegmentMeta] = {}
+        self._hearsay: dict[int, dict[str, SegmentMeta]] = {}
         self._doubted_at: float | None = None
         self._refused_by_seeder = False
         self._changed = trio.Event()
@@ -191,23 +191,28 @@ class Transfer:
             self.site.peers.notify_nowait(self.plan.members, notice)
         self.poke()
 
-    def hear_meta(self, meta: SegmentMeta) -> None:
-        """A peer's word on metadata. It is taken only where no seeder can be asked.
+    def hear_meta(self, node: str, meta: SegmentMeta) -> None:
+        """A peer's word on metadata. It counts only where this node cannot, or should not, ask a seeder.
 
         Pieces that fit wrong hashes would be delivered before the whole sha256 can be judged: what they
         vouch for is held back until that is known, or for `HELD_BACK` seconds.
         """
-        self._hearsay.setdefault(meta.index, meta)
-        self._believe_peers()
+        if meta.index not in self.metas:
+            self._hearsay.setdefault(meta.index, {}).setdefault(node, meta)
+            self._believe_peers()
 
     def _believe_peers(self) -> None:
-        if self.plan.way is Way.SEEDER:
+        if self.plan.way is Way.SEEDER or not self._hearsay:
             return
-        while self._hearsay:
-            index, meta = self._hearsay.popitem()
+        could_ask = self.own_way() is Way.SEEDER
+        for index, words in list(self._hearsay.items()):
+            meta = self._meeting.choice.believed(words, could_ask=could_ask)
+            if meta is None:
+                continue
+            del self._hearsay[index]
             is_news = index not in self.metas
             self.learn_meta(meta, announce=False)
-            if is_news and index in self.metas and self._doubted_at is None:
+            if is_news and index in self.metas and not could_ask and self._doubted_at is None:
                 self._doubted_at = trio.current_time()
                 self.partial.hold_back(True)
 
@@ -320,7 +325,7 @@ class Transfer:
                 self._alive_at = now
             decided_at = now
             changed = self._changed
-            self.plan.way_changed(self._way(), now)
+            self.plan.way_changed(self._meeting.choice.way(self.own_way(), self.plan.way_of), now)
             self._believe_peers()
             for index in self.plan.window():
                 self.work_on(index)
@@ -358,7 +363,8 @@ class Transfer:
         """Whether it leaves the WAN to what clients wait for; others take over what it would have fetched."""
         return self.is_background and self.site.links.must_yield
 
-    def _way(self) -> Way:
+    def own_way(self) -> Way:
+        """By which way this node could fetch, were it its turn."""
         wan = self.site.wan
         if self._yields:
             return Way.NONE

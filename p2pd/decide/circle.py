@@ -8,19 +8,24 @@ that a fetcher also hears what its followers have, should another fetcher die wi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from p2pd.decide.fetchers import FETCHERS, fetchers_key
 from p2pd.decide.ownership import first, object_key
 from p2pd.decide.plan import Way
 from p2pd.model.reference import Digest
 
-__all__ = ["FOLLOWED", "MESH", "NEIGHBOURS", "Choice", "Circle"]
+__all__ = ["FOLLOWED", "MESH", "NEIGHBOURS", "Choice", "Circle", "worth_knowing"]
 
-MESH = 64
+MESH = 48
 FOLLOWED = 3
 NEIGHBOURS = 12
+_ALIKE = 2
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,18 @@ class Choice:
             return Way.NONE
         return own
 
+    def believed(self, words: Mapping[str, _T], *, could_ask: bool) -> _T | None:
+        """Which of the peers' words on the hashes of a segment counts, if any.
+
+        Any where no seeder can be asked. Where one could, but every node's asking would cost the WAN more
+        than the site may spend (20 bytes a piece and node), what two followed fetchers say alike: no
+        single node can lead others astray. `words`: of each node its first.
+        """
+        if not could_ask:
+            return next(iter(words.values()), None)
+        said = Counter(word for node, word in words.items() if node in self.followed)
+        return next((word for word, count in said.items() if count >= _ALIKE), None)
+
 
 class Circle:
     """Chooses among the nodes that are known to be interested in a blob."""
@@ -47,8 +64,15 @@ class Circle:
         self._me = me
         self._interested: set[str] = set()
         self._fetchers_key = fetchers_key(digest)
-        self._near_key = object_key(f"near {me} {digest}")
+        self._near_key = _near_key(digest, me)
         self._choice: Choice | None = None
+
+    def update(self, interested: set[str]) -> None:
+        """These are, and no others."""
+        interested = interested - {self._me}
+        if interested != self._interested:
+            self._interested = interested
+            self._choice = None
 
     def add(self, node: str) -> None:
         """A node is interested: it wants the blob, or holds it."""
@@ -77,3 +101,14 @@ class Circle:
             return Choice(frozenset({*fetchers, *near} - {self._me}))
         followed = first(self._near_key, fetchers, FOLLOWED)
         return Choice(frozenset({*followed, *near}), frozenset(followed))
+
+
+def worth_knowing(digest: Digest, asker: str, interested: set[str], limit: int) -> list[str]:
+    """Whom to name to a node that asks who is interested: the fetchers first, then some near to it."""
+    fetchers = first(fetchers_key(digest), interested, FETCHERS)
+    near = first(_near_key(digest, asker), interested.difference(fetchers), limit)
+    return [*fetchers, *near][:limit]
+
+
+def _near_key(digest: Digest, node: str) -> bytes:
+    return object_key(f"near {node} {digest}")

@@ -27,6 +27,9 @@ QUEUE_BYTES = 4 * 1024 * 1024
 _BATCH = 64 * 1024
 _RECEIVE = 64 * 1024
 
+_IN_USE = 10.0
+"""Seconds after the last message for which a link of a node with very many is watched like any other."""
+
 _LATE = 0.25
 """A timer this late, seconds, says that this process was held up: a peer's silence then proves nothing."""
 
@@ -43,6 +46,8 @@ class Timing:
     busy_dead: float = 3.0
     idle_ping: float = 5.0
     idle_dead: float = 15.0
+    crowd_ping: float = 15.0
+    crowd_dead: float = 45.0
     backoff_first: float = 0.5
     backoff_last: float = 15.0
     rare: float = 60.0
@@ -120,6 +125,7 @@ class PeerLink:
         control_port: int,
         timing: Timing,
         busy: bool,
+        in_crowd: Callable[[], bool],
         on_close: Callable[[PeerLink], None],
     ) -> None:
         self.peer = peer
@@ -128,9 +134,10 @@ class PeerLink:
         self._connection = connection
         self._timing = timing
         self._busy = busy
+        self._in_crowd = in_crowd
         self._on_close = on_close
         self._watch_again = trio.Event()
-        self._excused_at = self._heard_at = self._sent_at = trio.current_time()
+        self._excused_at = self._heard_at = self._sent_at = self._used_at = trio.current_time()
         self._numbers = count(1)
         self._pending: dict[int, _Pending] = {}
         self._queue: deque[bytes] = deque()
@@ -167,6 +174,7 @@ class PeerLink:
     async def request(self, request: Request, within: float) -> Reply:
         """See p2pd.ports.peers.Peers.request."""
         await trio.lowlevel.checkpoint()
+        self._use()
         number, pending = next(self._numbers), _Pending()
         self._pending[number] = pending
         try:
@@ -180,6 +188,7 @@ class PeerLink:
 
     def post_nowait(self, frame: bytes) -> None:
         """Send an encoded notice."""
+        self._use()
         self._post(frame)
 
     def heard_nowait(self) -> None:
@@ -258,6 +267,20 @@ class PeerLink:
                 pending.reply = cast(Reply, envelope.message)
             pending.done.set()
 
+    def _patience(self, now: float) -> tuple[float, float]:
+        """Seconds of silence before a ping, and before the end."""
+        timing = self._timing
+        if self._in_crowd() and now - self._used_at > _IN_USE:
+            return timing.crowd_ping, timing.crowd_dead
+        return (timing.busy_ping, timing.busy_dead) if self._busy else (timing.idle_ping, timing.idle_dead)
+
+    def _use(self) -> None:
+        now = trio.current_time()
+        if self._in_crowd() and now - self._used_at > _IN_USE:
+            self._excused_at = now
+            self._watch_again.set()
+        self._used_at = now
+
     async def _watch(self) -> None:
         """End the link when the peer is silent, and ask it before: not one that speaks anyway.
 
@@ -267,16 +290,16 @@ class PeerLink:
         while True:
             self._watch_again = trio.Event()
             timing = self._timing
-            every, dead = (
-                (timing.busy_ping, timing.busy_dead) if self._busy else (timing.idle_ping, timing.idle_dead)
-            )
             now = trio.current_time()
+            every, dead = self._patience(now)
             heard_at = max(self._connection.heard_at, self._heard_at)
             dead_at = max(heard_at, self._excused_at) + dead
             if now >= dead_at:
                 raise PeerUnavailable(f"it was silent for {dead:g} s")
             # Its server ends a connection on which nothing is said.
-            ping_at = max(pinged_at + every, min(heard_at + every, self._sent_at + timing.idle_ping))
+            ping_at = max(
+                pinged_at + every, min(heard_at + every, self._sent_at + max(every, timing.idle_ping))
+            )
             if now >= ping_at:
                 self.ping_nowait()
                 pinged_at, ping_at = now, now + every

@@ -35,7 +35,7 @@ _USER_TIMEOUT_MS = 15_000
 class Limits:
     """What one node takes from others. `answer` is the ceiling of one answer, in seconds."""
 
-    connections: int = 512
+    connections: int = 1280
     connections_per_host: int = 32
     requests_per_connection: int = 64
     answer: float = 300.0

@@ -29,9 +29,10 @@ log = structlog.get_logger()
 Dial = Callable[[str, int], Awaitable[tuple[trio.abc.Stream, str]]]
 """Connects to a host and port; gives the stream and the IP address it leads to. Raises OSError."""
 
-_ADDRESSES = 512
+_ADDRESSES = 1280
 """Most addresses kept; beyond, those that fail give way to new ones."""
 
+_CROWD = 64
 _FORGET_AFTER = 24 * 3600.0
 _BACKLOG = 512
 
@@ -218,6 +219,10 @@ class PeerNetwork:
         for link in self._links.values():
             link.set_busy(busy)
 
+    def _is_crowd(self) -> bool:
+        """Whether pinging all links at the usual rate would cost more than knowing at once who left."""
+        return len(self._links) > _CROWD
+
     def _hello(self) -> Hello:
         return Hello(self._node_id, self._site, self._swarm_port, self._control_port, self._instance)
 
@@ -344,7 +349,9 @@ class PeerNetwork:
                 address.duplicate_of = peer.node_id
                 return _Outcome.DUPLICATE
             other.close(PeerUnavailable("it answers at another address only"))
-        link = PeerLink(connection, peer, theirs.control_port, self._timing, self._busy, self._unlink)
+        link = PeerLink(
+            connection, peer, theirs.control_port, self._timing, self._busy, self._is_crowd, self._unlink
+        )
         self._links[peer.node_id] = link
         started = trio.current_time()
         log.info("peer is live", peer=peer.node_id, host=peer.host, port=address.port)

@@ -18,6 +18,8 @@ __all__ = [
     "Fetch",
     "Fetched",
     "Hello",
+    "Interest",
+    "Interested",
     "Join",
     "Joined",
     "Message",
@@ -41,12 +43,15 @@ __all__ = [
     "WantReply",
     "UseQuery",
     "UseReply",
+    "Wanted",
 ]
 
 PROTOCOL_VERSION = 1
 
 DELTAS_LIMIT = 12
 """Most blobs one `ProgressBatch` speaks of."""
+
+INTERESTED_LIMIT = 60
 
 READ_LIMIT = 256 * 1024
 """Most bytes one `Read` may ask for."""
@@ -161,6 +166,27 @@ class WantReply:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """I am fetching this blob. Told to everybody in a large site, where `Want` goes to a few only."""
+
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Interest:
+    """Who said that it is fetching this blob?"""
+
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Interested:
+    """Ids of at most INTERESTED_LIMIT nodes that did, those that may fetch for all among them."""
+
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Join:
     """I have segment `index` of this blob in my session: load it if you hold pieces of it."""
 
@@ -247,7 +273,9 @@ class UseReply:
     use: LinkUse
 
 
-Request = Ping | Query | Want | Join | Read | Fetch | Resolve | UseQuery
-Reply = UseReply | Pong | QueryReply | WantReply | Joined | ReadReply | Fetched | Resolved | Refused
-Notice = Progress | ProgressBatch | SegmentReady
+Request = Ping | Query | Want | Join | Read | Fetch | Resolve | UseQuery | Interest
+Reply = (
+    Pong | QueryReply | WantReply | Joined | ReadReply | Fetched | Resolved | UseReply | Interested | Refused
+)
+Notice = Progress | ProgressBatch | SegmentReady | Wanted
 Message = Hello | Request | Reply | Notice

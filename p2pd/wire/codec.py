@@ -29,11 +29,14 @@ from p2pd.model.errors import InvalidReference, PeerProtocolError
 from p2pd.model.layout import SHA1_BYTES, Layout, SegmentMeta
 from p2pd.model.messages import (
     DELTAS_LIMIT,
+    INTERESTED_LIMIT,
     PROTOCOL_VERSION,
     READ_LIMIT,
     Fetch,
     Fetched,
     Hello,
+    Interest,
+    Interested,
     Join,
     Joined,
     Message,
@@ -53,6 +56,7 @@ from p2pd.model.messages import (
     UseQuery,
     UseReply,
     Want,
+    Wanted,
     WantReply,
 )
 from p2pd.model.rate import LinkUse
@@ -339,6 +343,13 @@ def _want_reply(f: _Fields) -> WantReply:
     return WantReply(f.boolean(), f.optional(lambda one: _progress(one.nested())))
 
 
+def _interested(f: _Fields) -> Interested:
+    nodes = f.array()[:INTERESTED_LIMIT]
+    if not all(type(node) is str for node in nodes):
+        raise PeerProtocolError("a node id is not text")
+    return Interested(tuple(check_node_id(node) for node in nodes))
+
+
 def _join(f: _Fields) -> Join:
     digest, size = f.digest(), f.integer(1)
     return Join(digest, size, f.integer(0, Layout(size).segment_count - 1))
@@ -396,6 +407,7 @@ _ENCODERS: dict[type, tuple[int, Callable[[Any], list[object]]]] = {
     Fetch: (0x15, lambda m: [m.repository.registry, m.repository.name, m.digest.raw, m.is_manifest]),
     Resolve: (0x16, lambda m: [m.repository.registry, m.repository.name, m.tag.name, m.upstream]),
     UseQuery: (0x17, lambda m: []),
+    Interest: (0x18, lambda m: [m.digest.raw]),
     Refused: (0x40, lambda m: [one_line(m.kind, 32), one_line(m.reason)]),
     Pong: (0x41, lambda m: []),
     QueryReply: (0x42, lambda m: [m.held_size, m.wanted_size]),
@@ -405,8 +417,10 @@ _ENCODERS: dict[type, tuple[int, Callable[[Any], list[object]]]] = {
     Fetched: (0x46, lambda m: [m.size]),
     Resolved: (0x47, _resolved_fields),
     UseReply: (0x48, lambda m: [m.use.wan, m.use.urgent, m.use.swarm]),
+    Interested: (0x49, lambda m: [list(m.nodes)]),
     Progress: (0x70, _progress_fields),
     ProgressBatch: (0x72, _batch_fields),
+    Wanted: (0x73, lambda m: [m.digest.raw]),
     SegmentReady: (0x71, lambda m: [m.digest.raw, m.size, m.index, m.piece_hashes]),
 }
 
@@ -420,6 +434,7 @@ _DECODERS: dict[int, Callable[[_Fields], Message]] = {
     0x15: lambda f: Fetch(_repository(f), f.digest(), f.boolean()),
     0x16: lambda f: Resolve(_repository(f), Tag.parse(f.text()), f.boolean()),
     0x17: lambda f: UseQuery(),
+    0x18: lambda f: Interest(f.digest()),
     0x40: _refused,
     0x41: lambda f: Pong(),
     0x42: lambda f: QueryReply(f.optional(_Fields.integer), f.optional(_Fields.integer)),
@@ -429,7 +444,9 @@ _DECODERS: dict[int, Callable[[_Fields], Message]] = {
     0x46: lambda f: Fetched(f.integer()),
     0x47: _resolved,
     0x48: lambda f: UseReply(LinkUse(f.boolean(), f.boolean(), f.boolean())),
+    0x49: _interested,
     0x70: _progress,
     0x71: _segment_ready,
     0x72: _batch,
+    0x73: lambda f: Wanted(f.digest()),
 }

@@ -16,6 +16,8 @@ from p2pd.model.layout import SegmentMeta
 from p2pd.model.messages import (
     Fetch,
     Fetched,
+    Interest,
+    Interested,
     Join,
     Joined,
     Ping,
@@ -49,6 +51,7 @@ _REPLIES: dict[type, type] = {
     Fetch: Fetched,
     Resolve: Resolved,
     UseQuery: UseReply,
+    Interest: Interested,
 }
 
 

@@ -1,6 +1,6 @@
 """Whom a node tells how it stands."""
 
-from p2pd.decide.circle import FOLLOWED, MESH, NEIGHBOURS, Choice, Circle
+from p2pd.decide.circle import FOLLOWED, MESH, NEIGHBOURS, Choice, Circle, worth_knowing
 from p2pd.decide.fetchers import FETCHERS
 from p2pd.decide.plan import Way
 from p2pd.model.reference import Digest
@@ -66,3 +66,22 @@ def test_who_follows_leaves_the_wan_to_those_while_they_reach_it() -> None:
     ways["a"] = Way.ORIGIN
     assert choice.way(Way.ORIGIN, lambda node: ways[node]) is Way.NONE
     assert Choice(frozenset("abc")).way(Way.SEEDER, lambda _: Way.SEEDER) is Way.SEEDER
+
+
+def test_where_a_seeder_could_be_asked_two_followed_fetchers_have_to_say_the_same() -> None:
+    choice = Choice(frozenset("abcx"), frozenset("abc"))
+    assert choice.believed({"x": 1}, could_ask=False) == 1
+    assert choice.believed({}, could_ask=False) is None
+    for words in ({}, {"a": 1}, {"a": 1, "b": 2, "c": 3}, {"a": 1, "x": 1, "y": 1}):
+        assert choice.believed(words, could_ask=True) is None
+    assert choice.believed({"a": 2, "x": 2, "b": 1, "c": 1}, could_ask=True) == 1
+
+
+def test_who_asks_is_told_of_the_fetchers_and_of_others() -> None:
+    nodes = {f"{i:032x}" for i in range(400)}
+    told = worth_knowing(DIGEST, "me", nodes, 60)
+    assert len(set(told)) == 60
+    fetchers = {node for node, choice in choices(400).items() if not choice.followed}
+    assert fetchers == set(told[:FETCHERS])
+    assert worth_knowing(DIGEST, "other", nodes, 60) != told
+    assert worth_knowing(DIGEST, "me", {"a"}, 60) == ["a"]

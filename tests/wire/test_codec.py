@@ -14,10 +14,13 @@ from p2pd.model.errors import PeerProtocolError
 from p2pd.model.layout import SHA1_BYTES, Layout
 from p2pd.model.messages import (
     DELTAS_LIMIT,
+    INTERESTED_LIMIT,
     READ_LIMIT,
     Fetch,
     Fetched,
     Hello,
+    Interest,
+    Interested,
     Join,
     Joined,
     Message,
@@ -37,6 +40,7 @@ from p2pd.model.messages import (
     UseQuery,
     UseReply,
     Want,
+    Wanted,
     WantReply,
 )
 from p2pd.model.rate import LinkUse
@@ -115,6 +119,11 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Want, progresses()),
     st.builds(WantReply, st.booleans(), st.none() | progresses()),
     joins(),
+    st.builds(Wanted, digests),
+    st.builds(Interest, digests),
+    st.lists(st.from_regex(r"[0-9a-f]{16,64}", fullmatch=True), max_size=INTERESTED_LIMIT).map(
+        lambda ids: Interested(tuple(ids))
+    ),
     st.builds(
         Joined, st.booleans(), st.none() | st.integers(1, 64).map(lambda n: b"\x07" * (SHA1_BYTES * n))
     ),
@@ -257,6 +266,9 @@ MIB = 1024 * 1024
         (QueryReply(1, None), 4, 1.5),
         (Join(DIGEST, MIB, 0), 4, 0),
         (Join(DIGEST, MIB, 0), 5, 1),
+        (Interested(("a" * 16,)), 3, ["A" * 16]),
+        (Interested(("a" * 16,)), 3, [7]),
+        (Interested(("a" * 16,)), 3, None),
         (Joined(True, None), 4, b""),
         (Joined(True, None), 4, b"x" * 21),
         (Joined(True, None), 4, b"x" * 20 * 65),

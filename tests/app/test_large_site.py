@@ -1,0 +1,92 @@
+"""A site in which not everybody tells everybody: the bounds made small, six nodes are a large one."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import trio
+
+from p2pd.app import meeting
+from p2pd.app.interests import Interests
+from p2pd.app.peer_service import PeerService
+from p2pd.decide import circle, fetchers
+from p2pd.model.layout import MIB
+from p2pd.model.messages import Interest, Interested, Wanted
+from p2pd.model.reference import Digest
+from p2pd.ports.peers import Peer
+from tests.support.edge import Edge, open_edge
+from tests.support.memory_site import node_id, open_site
+
+DATA = random.Random(8).randbytes(17 * MIB + 1)
+NODES = 6
+
+
+@pytest.fixture(autouse=True)
+def _small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (circle, meeting):
+        monkeypatch.setattr(module, "MESH", 3)
+    for module in (circle, fetchers):
+        monkeypatch.setattr(module, "FETCHERS", 2)
+    monkeypatch.setattr(circle, "FOLLOWED", 2)
+    monkeypatch.setattr(circle, "NEIGHBOURS", 2)
+
+
+async def pull_everywhere(edge: Edge, digest: Digest, numbers: range) -> None:
+    nodes = [await edge.join(number) for number in numbers]
+
+    async def pull(number: int) -> None:
+        assert await nodes[number].pull(digest) == DATA
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            for number in range(len(nodes)):
+                nursery.start_soon(pull, number)
+
+
+async def test_few_fetch_and_all_have_it(tmp_path: Path) -> None:
+    async with open_edge(tmp_path) as edge:
+        digest = edge.seeder.put(DATA)
+        edge.seeder.bytes_s = 20 * MIB
+        await pull_everywhere(edge, digest, range(1, NODES + 1))
+        # A node that came when it knew nobody yet may have begun a stripe or two.
+        assert edge.seeder.given[digest] <= len(DATA) + 4 * MIB
+        assert edge.seeder.asked["segment"] < 2 * NODES, "not everybody asks for hashes"
+
+
+async def test_who_comes_late_hears_of_those_that_hold_it(tmp_path: Path) -> None:
+    async with open_edge(tmp_path) as edge:
+        digest = edge.seeder.put(DATA)
+        await pull_everywhere(edge, digest, range(1, NODES + 1))
+        given = edge.seeder.given[digest]
+        await pull_everywhere(edge, digest, range(NODES + 1, NODES + 2))
+        assert edge.seeder.given[digest] == given
+
+
+async def test_interest_is_remembered_and_told(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    digest, peers = Digest("1" * 64), [Peer(node_id(i), "10.0.0.9", 1) for i in range(40, 50)]
+    async with open_site(tmp_path) as site:
+        service: PeerService = site.join(1).service
+        for peer in peers:
+            service.notice_nowait(peer, Wanted(digest))
+        told = await service.answer(peers[0], Interest(digest))
+        assert isinstance(told, Interested)
+        assert set(told.nodes) == {peer.node_id for peer in peers[1:]}
+        assert await service.answer(peers[0], Interest(Digest("2" * 64))) == Interested(())
+
+
+def test_interests_are_bounded() -> None:
+    interests, digests = Interests(), [Digest(f"{i:064x}") for i in range(400)]
+    for digest in digests:
+        interests.note(digest, "a")
+    assert interests.of(digests[0]) == set()
+    assert interests.of(digests[-1]) == {"a"}
+    for i in range(5000):
+        interests.note(digests[-1], str(i))
+    assert len(interests.of(digests[-1])) == 2048
+    interests.forget(digests[-1], "a")
+    interests.forget(digests[0], "a")
+    assert "a" not in interests.of(digests[-1])
