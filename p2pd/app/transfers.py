@@ -12,6 +12,7 @@ import trio
 from p2pd.app.reporting import report_nowait
 from p2pd.app.site import Site
 from p2pd.app.transfer import Transfer
+from p2pd.decide.plan import Way
 from p2pd.decide.report import REPORT_EVERY
 from p2pd.model.content import Place
 from p2pd.model.errors import P2pdError, Unavailable, WrongContent, fresh
@@ -61,19 +62,23 @@ class Transfers:
         return self._running.get(digest)
 
     def use(self) -> LinkUse:
-        """What this node uses of the links now."""
+        """What this node uses of the links now.
+
+        A client that waits for what can only come from the LAN is not urgent to others: it may wait for
+        the blob that one of them fetches in the background.
+        """
         running = self._running.values()
         return LinkUse(
             wan=any(each.is_using_wan for each in running),
-            urgent=any(not each.is_background for each in running),
+            urgent=any(not each.is_background and each.plan.way is not Way.NONE for each in running),
             swarm=bool(self._site.shelf.loaded),
         )
 
     def _is_behind(self, transfer: Transfer) -> bool:
-        """Whether a lower layer of the same image still has stripes that nobody fetches."""
-        place = transfer.place
+        """Whether a lower layer of the same image is to have the WAN."""
+        place, now = transfer.place, trio.current_time()
         return place is not None and any(
-            other.place is not None and place.is_above(other.place) and other.plan.has_unclaimed
+            other.place is not None and place.is_above(other.place) and other.plan.needs_wan(now)
             for other in self._running.values()
         )
 

@@ -286,15 +286,14 @@ class FetchPlan:
         """When anybody on the site last got, or began to get, a stripe that nobody had."""
         return max(self._pace.came_at, self._election.moved_at)
 
-    @property
-    def has_unclaimed(self) -> bool:
-        """Whether there are stripes that nobody is known to have or to fetch."""
-        return bool(self._all & ~self._seen & ~self.claimed) and not self._holders
+    def needs_wan(self, now: float) -> bool:
+        """Whether it is coming over the WAN, and some stripes are not known to be had or fetched by anyone.
 
-    def is_lacking(self, segment: int) -> bool:
-        """Whether some member still lacks a piece of this segment, so that it should stay loaded."""
-        mask = mask_of(self.layout.stripes_of(segment))
-        return any(mask & ~member.have for member in self._members.values())
+        One at which nothing moves (it yields, was refused, or its source hangs) would not use what is
+        left to it.
+        """
+        unclaimed = self._all & ~self._seen & ~self.claimed and not self._holders
+        return bool(unclaimed) and self._way is not Way.NONE and now - self.site_moved_at < self.patience
 
     def window(self) -> range:
         """Segments to work on now: the first incomplete one and the `LOOKAHEAD` behind it."""

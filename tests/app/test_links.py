@@ -8,6 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pd.app.links import ASK_EVERY, Links, WanMeter
+from p2pd.decide.plan import Way
 from p2pd.model.layout import MIB
 from p2pd.model.rate import UNLIMITED, LinkUse, Rate, RatePlan, RateWindow
 from tests.support.memory_site import REPOSITORY, open_site
@@ -110,3 +111,24 @@ async def test_a_client_takes_a_transfer_out_of_the_background(
         await node.transfers.obtain(REPOSITORY, digest, len(BODY))
         assert not node.transfers.has_background()
         assert node.transfers.use().urgent
+
+
+async def test_a_client_that_gets_nothing_over_the_wan_makes_nobody_yield(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """It may wait for the very blob that a neighbour fetches in the background."""
+    async with open_site(tmp_path) as site, trio.open_nursery() as nursery:
+        fetching, waiting = site.join(1), site.join(2, seeder=False, origin=False)
+        await site.met()
+        digest = site.seeder.put(BODY)
+        site.seeder.bytes_s = MIB / 100
+        for node in (fetching, waiting):
+            node.site.links.own = node.transfers.use
+            node.site.links.has_background = node.transfers.has_background
+            nursery.start_soon(node.site.links.run, node.peers, lambda _: None)
+        transfer = await fetching.transfers.obtain(REPOSITORY, digest, len(BODY), background=True)
+        nursery.start_soon(waiting.transfers.obtain, REPOSITORY, digest, len(BODY))
+        await trio.sleep(3 * ASK_EVERY)
+        assert waiting.transfers.running(digest) is not None
+        assert transfer.plan.way is Way.SEEDER
+        nursery.cancel_scope.cancel()

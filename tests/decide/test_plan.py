@@ -414,15 +414,12 @@ def test_a_refused_piece_is_fetched_again_and_its_sender_known() -> None:
     assert 0 in fetch(plan, 1.0)
 
 
-def test_members_by_way_and_who_lacks_what() -> None:
+def test_members_by_way() -> None:
     plan = plan_of("a")
     plan.member_progress("b", mask_of(range(16)), mask_of(range(16)), Way.ORIGIN, 0.0)
     assert plan.members_by(Way.SEEDER) == ["a"]
     assert plan.members_by(Way.ORIGIN) == ["b"]
-    assert plan.is_lacking(0)
     plan.member_left("a")
-    assert not plan.is_lacking(0)
-    assert plan.is_lacking(1)
     plan.holder_found("b", 0.0)
     assert list(plan.holders) == ["b"]
     assert list(plan.members) == []
@@ -573,11 +570,22 @@ def test_behind_another_blob_the_whole_site_fetches_one_stripe() -> None:
 
 def test_what_is_claimed_or_held_is_not_waited_for() -> None:
     plan = plan_of("a", have=ALL & ~0b11)
-    assert plan.has_unclaimed
+    assert plan.needs_wan(0.0)
     plan.started(0, 0.0)
-    assert plan.has_unclaimed
+    assert plan.needs_wan(0.0)
     plan.member_progress("a", 0, 0b10, Way.SEEDER, 0.0)
-    assert not plan.has_unclaimed
+    assert not plan.needs_wan(0.0)
     other = plan_of("a")
     other.holder_found("a", 0.0)
-    assert not other.has_unclaimed
+    assert not other.needs_wan(0.0)
+
+
+def test_what_makes_no_use_of_the_wan_is_not_waited_for() -> None:
+    plan = plan_of("a")
+    patience = plan.patience
+    assert plan.needs_wan(patience - 0.1)
+    assert not plan.needs_wan(patience + 0.1), "nothing came for so long"
+    wan_brings(plan, 0, patience + 0.2)
+    assert plan.needs_wan(patience + 0.2)
+    plan.way_changed(Way.NONE, patience + 0.2)
+    assert not plan.needs_wan(patience + 0.2)
