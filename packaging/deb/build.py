@@ -27,15 +27,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import manual
 import typer
-from tree import ARCHES, CACHE, PYTHON, ROOT, Arch, BuildError, make_tree, pip, run
 
+import manual
 import p2pd.app.commands
 import p2pd.app.config
 import seeder.commands
 import seeder.config
 from p2pd.app.reference import commented_defaults
+from tree import ARCHES, CACHE, PYTHON, ROOT, Arch, BuildError, make_tree, pip, run
 
 HERE = Path(__file__).parent
 CHANGELOG = HERE / "changelog"

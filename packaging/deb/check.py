@@ -17,10 +17,9 @@ import threading
 import urllib.request
 from pathlib import Path
 
-from tree import ARCHES, CACHE, ROOT, Arch, BuildError, run
-
 import build
 import p2pd
+from tree import ARCHES, CACHE, ROOT, Arch, BuildError, run
 
 HERE = Path(__file__).parent
 OUT = ROOT / "build"
