@@ -1,12 +1,13 @@
 # make demo    build an edge site on this machine and update it three ways (root)
 # make test    lint, types, unit and system tests
+# make fuzz    search the parsers for inputs that break them; FUZZ="--seconds 60 --only manifest" passes options
 # make deb     the Debian packages of node and seeder, for amd64 and arm64, into build/
 # make deb-check  build them twice, compare, lintian, start each (arm64 under qemu; root)
 # make clients build containerd 2 and oras, which some tests pull with, into build/clients/
 # Also: setup, lint, unit, bench, docs (docs/configuration.md).   DEMO="--nodes 4 --json build/demo.json" passes options to the demo.
 
 PY := .venv/bin/python
-.PHONY: setup lint unit test demo bench docs deb deb-check clients
+.PHONY: setup lint unit test fuzz demo bench docs deb deb-check clients
 
 setup:
 	@packaging/setup.sh
@@ -19,10 +20,15 @@ lint: setup
 	.venv/bin/mypy packaging/deb
 
 unit: setup
-	$(PY) -m pytest -q -m "not system"
+	$(PY) -m pytest -q -n 2 -m "not system"
 
+# System tests own the machine's network while they run: one after the other.
 test: lint
-	$(PY) -m pytest
+	@failed=0; $(PY) -m pytest -q -n 2 -m "not system" || failed=1; $(PY) -m pytest -m system || failed=1; exit $$failed
+
+fuzz: setup
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-fuzz.lock
+	@$(PY) -m tests.fuzz $(FUZZ)
 
 demo: setup
 	@$(PY) -m benchmarks demo $(DEMO)

@@ -9,4 +9,5 @@ lock() {
 }
 lock pyproject.toml requirements.lock
 lock pyproject.toml requirements-dev.lock --extra dev
+lock pyproject.toml requirements-fuzz.lock --extra fuzz --constraint requirements.lock
 lock packaging/deb/requirements.in packaging/deb/requirements.lock

@@ -110,7 +110,7 @@ def _load(path: Path) -> _Kept | None:
         with path.open("rb") as file:
             document = json.loads(file.read(_FILE_LIMIT))
         return _Kept(
-            float(document["since"]),
+            _moment(document["since"]),
             _traffic(document["total"]),
             str(document["day"]),
             _traffic(document["day_began"]),
@@ -120,6 +120,13 @@ def _load(path: Path) -> _Kept | None:
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         log.warning("ledger.begun_anew", path=str(path), reason=repr(error))
         return None
+
+
+def _moment(at: object) -> float:
+    # Anything but an ordinary time: infinity is no JSON, and a huge whole number no float.
+    if not isinstance(at, int | float) or not 0 <= at < 1 << 40:
+        raise ValueError("the time is not in seconds since the epoch")
+    return float(at)
 
 
 def _traffic(counts: dict[str, object]) -> Traffic:

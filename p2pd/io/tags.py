@@ -11,7 +11,7 @@ import math
 
 from p2pd.io.files import Files, ensure_dir, replace_file
 from p2pd.io.places import Places
-from p2pd.model.content import Descriptor
+from p2pd.model.content import Descriptor, is_media_type
 from p2pd.model.errors import InvalidReference
 from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.ports.store import TagRecord
@@ -42,7 +42,9 @@ def decode_record(data: bytes, repository: Repository, tag: Tag) -> TagRecord | 
     digest, size, media_type, at = (document.get(k) for k in ("digest", "size", "media_type", "confirmed_at"))
     if not isinstance(digest, str) or not isinstance(media_type, str):
         return None
-    if type(size) is not int or size < 0 or not isinstance(at, float) or not math.isfinite(at):
+    if not is_media_type(media_type):
+        return None
+    if type(size) is not int or not 0 <= size < 1 << 53 or not isinstance(at, float) or not math.isfinite(at):
         return None
     try:
         return TagRecord(Descriptor(Digest.parse(digest), size, media_type), at)

@@ -21,6 +21,7 @@ __all__ = [
     "StaleTag",
     "choices",
     "filter_referrers",
+    "is_media_type",
     "media_type_of",
     "parts",
     "referenced",
@@ -31,6 +32,9 @@ OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+
+MEDIA_TYPE_LIMIT = 255
+"""Longest media type taken, characters (RFC 6838 section 4.2: two names of 127)."""
 
 MANIFEST_TYPES = (OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX)
 
@@ -74,11 +78,16 @@ class StaleTag(OriginFault):
         self.descriptor = descriptor
 
 
+def is_media_type(text: str) -> bool:
+    """Whether it can go into a header and a message to peers: 1 to 255 printable ASCII characters."""
+    return 0 < len(text) <= MEDIA_TYPE_LIMIT and text.isascii() and text.isprintable()
+
+
 def media_type_of(body: bytes, told: str | None = None) -> str:
     """The media type of a manifest body: its own `mediaType`, else its shape, else what was `told`."""
     document = _json_object(body)
     own = document.get("mediaType")
-    if isinstance(own, str) and own.isascii() and own.isprintable() and own:
+    if isinstance(own, str) and is_media_type(own):
         return own
     if "signatures" in document and document.get("schemaVersion") == 1:
         return DOCKER_SCHEMA1
@@ -86,7 +95,8 @@ def media_type_of(body: bytes, told: str | None = None) -> str:
         return OCI_INDEX
     if "config" in document or "layers" in document:
         return OCI_MANIFEST
-    return (told or "application/octet-stream").split(";")[0].strip()
+    told = (told or "").split(";")[0].strip()
+    return told if is_media_type(told) else "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True)

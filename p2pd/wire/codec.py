@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 import msgpack  # type: ignore[import-untyped]  # ships no types
 
-from p2pd.model.content import Descriptor
+from p2pd.model.content import Descriptor, is_media_type
 from p2pd.model.errors import InvalidReference, PeerProtocolError
 from p2pd.model.layout import SHA1_BYTES, Layout, SegmentMeta
 from p2pd.model.messages import (
@@ -86,7 +86,6 @@ _INT_LIMIT = 2**53
 _STRING_LIMIT = 1024
 _ARRAY_LIMIT = 64
 _ARRAYS_LIMIT = 16
-_MEDIA_TYPE_LIMIT = 255
 _WAN = ("seeder", "origin", "none")
 _HASHES_LIMIT = 64 * SHA1_BYTES
 
@@ -379,11 +378,7 @@ def _repository(f: _Fields) -> Repository:
 
 def _descriptor(f: _Fields) -> Descriptor:
     digest, size, media_type = f.digest(), f.integer(), f.text()
-    if (
-        not 0 < len(media_type) <= _MEDIA_TYPE_LIMIT
-        or not media_type.isascii()
-        or not media_type.isprintable()
-    ):
+    if not is_media_type(media_type):
         raise PeerProtocolError("media type is not 1 to 255 printable ASCII characters")
     return Descriptor(digest, size, media_type)
 

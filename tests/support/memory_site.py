@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -36,10 +37,11 @@ def node_id(number: int) -> str:
 
 @dataclass(eq=False)
 class MemorySegment:
-    """A segment that has what it was given; no piece ever comes from a peer."""
+    """A segment whose file has what it was given; no piece ever comes from a peer."""
 
     engine: MemoryEngine
     meta: SegmentMeta
+    path: Path
     have: frozenset[int] = frozenset()
     changed: trio.Event = field(default_factory=trio.Event)
     error: P2pdError | None = None
@@ -58,6 +60,9 @@ class MemorySegment:
         return refused
 
     def add_piece_nowait(self, piece: int, data: bytes) -> None:
+        with self.path.open("r+b" if self.path.exists() else "w+b") as file:
+            file.seek(piece * self.meta.segment.piece_length)
+            file.write(data)
         self.have |= {piece}
         self.changed.set()
         self.changed = trio.Event()
@@ -82,9 +87,20 @@ class MemoryEngine:
         await trio.lowlevel.checkpoint()
         if self.fault is not None:
             raise self.fault
-        have = frozenset(range(meta.segment.piece_count)) if complete else frozenset[int]()
-        self.loaded.append(MemorySegment(self, meta, have))
+        have = frozenset(range(meta.segment.piece_count)) if complete else _checked(meta, path)
+        self.loaded.append(MemorySegment(self, meta, path, have))
         return self.loaded[-1]
+
+
+def _checked(meta: SegmentMeta, path: Path) -> frozenset[int]:
+    """The pieces that an earlier run left in the file."""
+    data, cut = path.read_bytes() if path.exists() else b"", meta.segment
+    pieces = (data[start : start + cut.piece_length] for start in range(0, cut.length, cut.piece_length))
+    return frozenset(
+        number
+        for number, piece in enumerate(pieces)
+        if hashlib.sha1(piece).digest() == meta.piece_hash(number)
+    )
 
 
 @dataclass(slots=True)

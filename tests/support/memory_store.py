@@ -89,8 +89,10 @@ class MemoryPartial:
         segment = meta.segment
         if not segment.offset <= len(self._body) < segment.offset + segment.length:
             raise StoreError("the segment is not next")
+        # Not in a thread: virtual time would go on meanwhile.
+        await trio.lowlevel.checkpoint()
         try:
-            data = await trio.Path(staged).read_bytes()
+            data = staged.read_bytes()  # noqa: ASYNC240
         except OSError as error:
             raise StoreError(f"cannot read {staged}") from error
         if len(data) < segment.length:
