@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import structlog
@@ -75,7 +76,7 @@ class Meeting:
                 self._introduce_new(live, nursery)
 
     async def keep_introducing(self) -> None:
-        """Meet peers that come later (or were slow), and forget those that went, for ever."""
+        """Meet peers that come later, or gave no answer, and forget those that went, for ever."""
         async with trio.open_nursery() as nursery:
             while True:
                 event = self._peers_changed
@@ -87,8 +88,10 @@ class Meeting:
                 for nodes in (self._announced, self._introduced, self._strangers):
                     nodes &= live.keys()
                 await self._announce(live)
-                self._introduce_new(live, nursery)
-                await event.wait()
+                unanswered = self._introduce_new(live, nursery)
+                # One that holds the blob but was too busy to say so is heard of in no other way.
+                with trio.move_on_after(REPLY + REJOIN if unanswered else math.inf):
+                    await event.wait()
                 if len(live) > MESH:
                     # In a large site many come at once, and each makes it choose anew.
                     await trio.sleep(GATHER)
@@ -122,7 +125,8 @@ class Meeting:
             for other in reply.nodes:
                 self._site.interests.note(digest, other)
 
-    def _introduce_new(self, live: dict[str, Peer], nursery: trio.Nursery) -> None:
+    def _introduce_new(self, live: dict[str, Peer], nursery: trio.Nursery) -> bool:
+        """Whether some of those whom it concerns have not answered yet."""
         # In a small site nobody announces anything: everybody may want or hold the blob.
         is_small = len(live) <= MESH
         interested = self._site.interests.of(self._transfer.digest) & live.keys()
@@ -132,9 +136,11 @@ class Meeting:
         self._circle.update(set(live) if is_small else interested)
         self.choice = self._circle.choose()
         told = (self.choice.told | self._strangers) & live.keys()
-        for node in told - self._introduced - self._introducing:
+        unanswered = told - self._introduced
+        for node in unanswered - self._introducing:
             self._introducing.add(node)
             nursery.start_soon(self._introduce, live[node])
+        return bool(unanswered)
 
     async def _introduce(self, peer: Peer) -> None:
         transfer, node = self._transfer, peer.node_id

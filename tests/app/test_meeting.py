@@ -1,0 +1,36 @@
+"""How a transfer comes to know who else wants or holds its blob."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import trio
+from trio.testing import MockClock
+
+from p2pd.app.meeting import REJOIN, REPLY
+from p2pd.model.layout import MIB
+from tests.support.memory_site import REPOSITORY, open_site
+
+BODY = bytes(3 * MIB)
+
+
+async def test_a_holder_that_was_too_busy_to_answer_is_asked_again(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_site(tmp_path) as site:
+        node, holder = site.join(1, seeder=False), site.join(2)
+        await site.met()
+        digest = site.origin.put(BODY)
+        await holder.store.write(digest, BODY)
+        site.origin.bytes_s = MIB / 100
+        busy_until, answer = trio.current_time() + REPLY + 1, holder.service.answer
+
+        async def slow(*args: object) -> object:
+            await trio.sleep_until(busy_until)
+            return await answer(*args)  # type: ignore[arg-type]
+
+        holder.service.answer = slow  # type: ignore[assignment, method-assign] # a disk that takes long
+        transfer = await node.transfers.obtain(REPOSITORY, digest, len(BODY))
+        assert not list(transfer.plan.holders)
+        await trio.sleep(2 * (REPLY + REJOIN))
+        assert list(transfer.plan.holders) == [holder.node_id]
