@@ -1,7 +1,7 @@
 """What members are told, and when."""
 
 from p2pd.decide.bits import bits_to_run, run_to_bits
-from p2pd.decide.report import HEARTBEAT, Report
+from p2pd.decide.report import HEARTBEAT, WHOLE_EVERY, Report
 from p2pd.model.layout import MIB
 from p2pd.model.messages import ProgressDelta
 from p2pd.model.reference import Digest
@@ -33,3 +33,11 @@ def test_without_news_there_is_a_heartbeat() -> None:
     assert report.due(0, 1, "seeder", HEARTBEAT - 0.1) is None
     assert report.due(0, 1, "none", HEARTBEAT - 0.1) == delta(0, 1, "none"), "another way is news"
     assert report.due(0, 1, "none", 2 * HEARTBEAT) == delta(0, 1, "none")
+
+
+def test_what_got_lost_is_told_again() -> None:
+    report = Report(DIGEST, SIZE)
+    report.due(0b11, 0b11, "seeder", 0.0)
+    assert report.due(0b111, 0b111, "seeder", WHOLE_EVERY - 0.1) == delta(0b100, 0)
+    assert report.due(0b1111, 0b1111, "seeder", WHOLE_EVERY) == delta(0b1111, 0)
+    assert report.due(0b11111, 0b11111, "seeder", WHOLE_EVERY + 1) == delta(0b10000, 0)
