@@ -94,7 +94,9 @@ async def _stream(transfer: Transfer, stop: int) -> None:
 @asynccontextmanager
 async def _opened(transfer: Transfer, start: int, stop: int) -> AsyncIterator[BlobStream]:
     until = None if stop == transfer.layout.size else stop
-    async with transfer.site.wan.origin_stream(transfer.repository, transfer.digest, start, until) as stream:
+    async with transfer.site.wan.origin_stream(
+        transfer.repository, transfer.digest, start, until, lambda: transfer.bytes_came(0)
+    ) as stream:
         yield stream
 
 

@@ -37,13 +37,21 @@ class WanMeter:
         self._rate = rate
         self._budget = Budget()
 
-    async def passed(self, count: int) -> None:
-        """`count` bytes came; returns when the next may. A limit that is lifted meanwhile ends the wait."""
+    async def passed(self, count: int, on_wait: Callable[[], None] = lambda: None) -> None:
+        """`count` bytes came; returns when the next may. A limit that is lifted meanwhile ends the wait.
+
+        `on_wait` is called every few seconds of the wait: a source that is not read is not silent.
+        """
         wait = self._budget.spend(count, self._rate(), trio.current_time())
         while wait > 0 and self._rate() != UNLIMITED:
+            on_wait()
             step = min(wait, _LOOK_AGAIN)
             await trio.sleep(step)
             wait -= step
+
+    def charge(self, count: int) -> None:
+        """`count` bytes came that a client waits for: what is read next waits the longer instead."""
+        self._budget.spend(count, self._rate(), trio.current_time())
 
 
 class Links:

@@ -446,6 +446,8 @@ class Transfer:
         if self.plan.is_at_site(stripe):
             self.site.metrics.wan_duplicate_bytes.inc(len(data))
         self.plan.received(stripe, trio.current_time())
+        if self.plan.have >> stripe & 1:
+            return  # it came over the LAN meanwhile: kept here, nobody would ever take it
         cut = self.layout.stripe(stripe)
         segment = self._loaded.get(cut.segment)
         if segment is None:

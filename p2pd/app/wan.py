@@ -169,7 +169,7 @@ class Wan:
                     if part := chunk[skip:] if skip else chunk:
                         parts.append(part)
                     skip = max(0, skip - len(chunk))
-                    await self._meter.passed(len(chunk))
+                    await self._meter.passed(len(chunk), lambda: on_bytes(0))
                     if came >= wanted:
                         break
                     await trio.sleep(_gather_for(wanted - came, (trio.current_time() - began) / came))
@@ -182,22 +182,32 @@ class Wan:
 
     @asynccontextmanager
     async def origin_stream(
-        self, repository: Repository, digest: Digest, start: int, stop: int | None
+        self,
+        repository: Repository,
+        digest: Digest,
+        start: int,
+        stop: int | None,
+        on_wait: Callable[[], None] = lambda: None,
     ) -> AsyncIterator[BlobStream]:
-        """A plain stream from the origin, for the node that leads where no seeder is."""
+        """A plain stream from the origin, for the node that leads where no seeder is.
+
+        `on_wait`: see `WanMeter.passed`.
+        """
         rung = self._need_origin()
         async with (
             self._counted(rung, repository) as attempt,
             rung.source.open_blob(repository, digest, start, stop) as stream,
         ):
             attempt.has_headers = True
-            async with aclosing(self._metered(stream.chunks)) as chunks:
+            async with aclosing(self._metered(stream.chunks, on_wait)) as chunks:
                 yield replace(stream, chunks=chunks)
 
-    async def _metered(self, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    async def _metered(
+        self, chunks: AsyncIterator[bytes], on_wait: Callable[[], None]
+    ) -> AsyncGenerator[bytes, None]:
         async for chunk in chunks:
             yield chunk
-            await self._meter.passed(len(chunk))
+            await self._meter.passed(len(chunk), on_wait)
 
     def _first_seeder(self, repository: Repository) -> _Rung:
         for rung in self._seeders:
@@ -235,7 +245,7 @@ class Wan:
             else:
                 count = content_bytes(answer)
                 self._metrics.wan_bytes.labels(rung.name).inc(count)
-                await self._meter.passed(count)
+                self._meter.charge(count)
                 return answer
         raise (
             refused

@@ -277,9 +277,11 @@ class LibtorrentSwarm:
             self._nursery.start_soon(self._hand_over)
 
     async def _hand_over(self) -> None:
-        while self._gifts:
-            await trio.to_thread.run_sync(_add_piece, *self._gifts.popleft())
-        self._giving = False
+        try:
+            while self._gifts:
+                await trio.to_thread.run_sync(_add_piece, *self._gifts.popleft())
+        finally:
+            self._giving = False
 
     def limit_rate(self, bytes_s: float) -> None:
         """What is sent to peers, and taken from them, at most; infinity for no limit."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import trio
 from trio.testing import MockClock
 
 from p2pd.app.links import ASK_EVERY, Links, WanMeter
+from p2pd.app.metrics import Metrics
+from p2pd.app.transfer import STALL
+from p2pd.app.wan import Wan
 from p2pd.decide.plan import Way
 from p2pd.model.layout import MIB
 from p2pd.model.rate import UNLIMITED, LinkUse, Rate, RatePlan, RateWindow
+from tests.support.memory_origin import MemoryOrigin
 from tests.support.memory_site import REPOSITORY, open_site
 
 BODY = bytes(range(256)) * 4096 * 24  # 24 MiB
@@ -38,6 +43,29 @@ async def test_a_limit_that_is_lifted_ends_the_wait(autojump_clock: MockClock) -
         await trio.sleep(1)
         rate = UNLIMITED
     assert trio.current_time() < 20
+
+
+async def test_a_source_that_waits_for_the_rate_is_not_silent(autojump_clock: MockClock) -> None:
+    meter = WanMeter(lambda: 1000.0)
+    heard: list[float] = []
+    await meter.passed(60_000, lambda: heard.append(trio.current_time()))
+    gaps = [later - earlier for earlier, later in itertools.pairwise([*heard, trio.current_time()])]
+    assert len(gaps) > 10
+    assert max(gaps) < STALL / 2
+
+
+async def test_what_is_small_does_not_wait_behind_what_is_large(autojump_clock: MockClock) -> None:
+    """A manifest that came is answered at once; the layers pay for it."""
+    source, meter = MemoryOrigin(), WanMeter(lambda: 10_000.0)
+    wan = Wan([("seeder", source)], None, Metrics(), meter)
+    layer, small = source.put(BODY), source.put(b"small" * 1000)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wan.read_range, Way.SEEDER, REPOSITORY, layer, len(BODY), (0, MIB), lambda _: None)
+        await trio.sleep(1)
+        began = trio.current_time()
+        assert await wan.small_blob(REPOSITORY, small, MIB) == b"small" * 1000
+        assert trio.current_time() - began < 1
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_site_limit_is_shared_by_those_who_use_the_wan(

@@ -224,3 +224,14 @@ async def test_a_staged_file_that_cannot_be_read_fails_its_transfer_alone(
         transfer = await node.transfers.obtain(REPOSITORY, site.seeder.put(BODY), len(BODY))
         await transfer.ended.wait()
         assert isinstance(transfer.failure, StoreError)
+
+
+async def test_a_stripe_that_comes_twice_is_not_kept(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_site(tmp_path) as site:
+        node = site.join(1)
+        site.seeder.bytes_s = MIB / 100
+        transfer = await node.transfers.obtain(REPOSITORY, site.seeder.put(BODY), len(BODY))
+        transfer.plan.gained(1, trio.current_time())
+        transfer.take_stripe(1, BODY[:MIB])
+        assert not transfer._raw
+        assert not transfer._given
