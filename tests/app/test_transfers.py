@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from p2pd.app.transfers import FAILURE_REMEMBERED, SOURCE_DEADLINE
 from p2pd.decide.plan import Way
 from p2pd.model.content import Place
-from p2pd.model.errors import Denied, NotFound, P2pdError, RateLimited, StoreError, Unavailable, WrongContent
+from p2pd.model.errors import Denied, NotFound, P2pdError, RateLimited, Unavailable, WrongContent
 from p2pd.model.layout import MIB
 from p2pd.model.reference import Digest
 from tests.support.memory_site import REPOSITORY, MemoryNode, open_site
@@ -213,17 +213,6 @@ async def test_a_lower_layer_that_yields_holds_up_none(tmp_path: Path, autojump_
         await trio.sleep(2)
         assert lower.plan.way is Way.NONE, "to the client of the upper one"
         assert not upper.is_behind()
-
-
-async def test_a_staged_file_that_cannot_be_read_fails_its_transfer_alone(
-    tmp_path: Path, autojump_clock: MockClock
-) -> None:
-    async with open_site(tmp_path) as site:
-        node = site.join(1)
-        site.seeder.bytes_s = MIB  # so slow that single pieces are read, from files that are not there
-        transfer = await node.transfers.obtain(REPOSITORY, site.seeder.put(BODY), len(BODY))
-        await transfer.ended.wait()
-        assert isinstance(transfer.failure, StoreError)
 
 
 async def test_a_stripe_that_comes_twice_is_not_kept(tmp_path: Path, autojump_clock: MockClock) -> None:
