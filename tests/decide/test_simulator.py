@@ -74,8 +74,7 @@ def test_hundreds_of_nodes() -> None:
 def test_a_slow_or_hung_node_does_not_hold_the_site_up(nodes: int, cap: float) -> None:
     site = Site(nodes, 64 * MIB)
     site.set_cap(site.nodes[0], cap)
-    # Two rounds of claims that nobody else makes good for as long as patience lasts.
-    assert site.run() <= floor(site) + 17.5
+    assert site.run() <= floor(site) + 5.0
     assert site.wan_ratio <= 1.02
 
 
