@@ -247,6 +247,8 @@ class Keeper:
             digests = {blob.digest for blob in chosen}
             if not this.dry_run:
                 digests = await stack.enter_async_context(self._copies.handing_over(digests))
+                # That took seconds: somebody may have begun to read one, or to fetch it from here.
+                digests -= {blob.digest for blob in await self._held() if blob.in_use}
             for blob in chosen:
                 if blob.digest in digests:
                     await self._drop(this, blob, "shared")

@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2pd.app.copies import Copies
+from p2pd.app.copies import HAND_OVER, Copies
 from p2pd.app.keeper import COLLECT_EVERY, Keeper
 from p2pd.model.admin import Collected
 from p2pd.model.errors import StoreFull
@@ -286,3 +286,21 @@ async def test_a_node_that_lets_go_does_not_promise_its_copy(
         assert taken_over == {DIGESTS[0]}
         assert not await Copies(other.node_id, other.peers).is_spare(DIGESTS[0])
     assert await Copies(other.node_id, other.peers).is_spare(DIGESTS[0])
+
+
+async def test_what_somebody_begins_to_read_while_it_is_handed_over_stays(
+    autojump_clock: MockClock, site: MemorySite
+) -> None:
+    one, two = site.join(1), site.join(2)
+    await site.met()
+    for node in (one, two):
+        await fill(node.store, *range(4))
+    readers = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keeper_of(site, one, Limits(max_bytes=1)).collect)
+        await trio.sleep(HAND_OVER / 2)
+        before = held(one.store)
+        assert before
+        readers = [await one.store.open(DIGESTS[number]) for number in before]
+    assert held(one.store) == before
+    del readers
