@@ -589,3 +589,37 @@ def test_what_makes_no_use_of_the_wan_is_not_waited_for() -> None:
     assert plan.needs_wan(patience + 0.2)
     plan.way_changed(Way.NONE, patience + 0.2)
     assert not plan.needs_wan(patience + 0.2)
+
+
+# What is new, told instead of the whole.
+
+
+def test_of_a_stranger_news_is_not_enough() -> None:
+    plan = plan_of()
+    assert not plan.member_advanced("a", 0b111, 0, Way.NONE, 0.0)
+    assert not list(plan.members)
+    assert fetch(plan, 0.0) == (0, 1)
+
+
+def test_what_a_member_gained_is_not_fetched() -> None:
+    plan = plan_of()
+    plan.member_progress("a", 0b1, 0, Way.NONE, 0.0)
+    assert plan.member_advanced("a", 0b110, 0, Way.NONE, 0.0)
+    assert plan.is_at_site(0)
+    assert plan.is_at_site(2)
+    assert not plan.is_at_site(3)
+    assert fetch(plan, 0.0) == (3, 4)
+
+
+@given(st.lists(st.tuples(st.integers(0, ALL), st.integers(0, ALL), st.sampled_from(Way)), max_size=5))
+@settings(max_examples=30)
+def test_news_and_the_whole_lead_to_the_same(told: list[tuple[int, int, Way]]) -> None:
+    by_news, by_whole = plan_of("a", "b"), plan_of("a", "b")
+    have = 0
+    for number, (gained, flying, way) in enumerate(told):
+        now = float(number)
+        have |= gained
+        assert by_news.member_advanced("a", gained, flying, way, now)
+        by_whole.member_progress("a", have, have | flying, way, now)
+        assert by_news.decide(now) == by_whole.decide(now)
+        assert [by_news.is_at_site(s) for s in range(COUNT)] == [by_whole.is_at_site(s) for s in range(COUNT)]
