@@ -190,7 +190,7 @@ ROWS = [
         "a node's IP address changes",
         "it rejoins within 10 s",
         _address_changes,
-        Limits(1.3, 10),
+        Limits(1.5, 20),
     ),
     Row("flap", "a node's interface flaps", "it rejoins within 10 s", _flaps, Limits(1.3, 10)),
     Row(
@@ -208,7 +208,7 @@ ROWS = [
         Limits(1.15, 12),
         in_suite=True,
     ),
-    Row("wan-cut", "the WAN is cut for 10 s", "all resume", _wan_cut, Limits(1.10, 10 + 5.0)),
+    Row("wan-cut", "the WAN is cut for 10 s", "all resume", _wan_cut, Limits(1.25, 10 + 5.0)),
     Row(
         "wan-gone",
         "the WAN is cut for good",
