@@ -9,10 +9,12 @@ nothing outlives a test run but files below the directory that was given.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +22,7 @@ from pathlib import Path
 __all__ = ["Machine", "booted", "missing_prerequisite", "wait_for"]
 
 _BOOT_S = 60.0
+_LOCK = Path(tempfile.gettempdir(), "p2pd-test-machine.lock")
 _COMMANDS = {
     "systemd-nspawn": "systemd-container",
     "debootstrap": "debootstrap",
@@ -120,8 +123,20 @@ class Machine:
 def booted(root: Path, directory: Path, binds: Sequence[str | Path] = ()) -> Iterator[Machine]:
     """Boot a machine with the files of `root`; what it writes goes to `directory`, and is removed.
 
-    `binds` are paths of this machine that it sees, read-only.
+    `binds` are paths of this machine that it sees, read-only. One machine at a time, also among test
+    runs: nspawn gives each the same control group.
     """
+    with _LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            with _booted(root, directory, binds) as machine:
+                yield machine
+        finally:
+            _remove_cgroups()
+
+
+@contextlib.contextmanager
+def _booted(root: Path, directory: Path, binds: Sequence[str | Path]) -> Iterator[Machine]:
     for name in ("upper", "work", "root"):
         (directory / name).mkdir(parents=True)
     console = (directory / "console.log").open("wb")
@@ -144,6 +159,19 @@ def booted(root: Path, directory: Path, binds: Sequence[str | Path] = ()) -> Ite
         process.wait()
         console.close()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _remove_cgroups() -> None:
+    """nspawn leaves its (empty) control groups behind, below that of this process."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        for mount in (controllers.removeprefix("name=") or "unified", ""):
+            for name in ("payload", "supervisor"):
+                top = Path("/sys/fs/cgroup", mount, path.lstrip("/"), name)
+                groups = [top, *(found for found in top.rglob("*") if found.is_dir())] if top.exists() else []
+                for group in sorted(groups, reverse=True):
+                    with contextlib.suppress(OSError):
+                        group.rmdir()
 
 
 def _wait_booted(process: subprocess.Popen[bytes], console: Path) -> Machine:
