@@ -20,11 +20,11 @@ lint: setup
 	.venv/bin/mypy packaging/deb
 
 unit: setup
-	$(PY) -m pytest -q -n 2 -m "not system"
+	$(PY) -m pytest -q -n 2 -m "not system and not slow"
 
 # System tests own the machine's network while they run: one after the other.
 test: lint
-	@failed=0; $(PY) -m pytest -q -n 2 -m "not system" || failed=1; $(PY) -m pytest -m system || failed=1; exit $$failed
+	@failed=0; $(PY) -m pytest -q -n 2 -m "not system and not slow" || failed=1; $(PY) -m pytest -m "system and not slow" || failed=1; exit $$failed
 
 fuzz: setup
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-fuzz.lock

@@ -98,7 +98,7 @@ async def test_the_swarm_is_told_when_its_limit_changes(tmp_path: Path, autojump
             nursery.start_soon(links.run, site.join(1).peers, told.append)
             await trio.sleep(3 * ASK_EVERY)
             now[0] = 60
-            await trio.sleep(ASK_EVERY)
+            await trio.sleep(1.5 * ASK_EVERY)
             nursery.cancel_scope.cancel()
         assert told == [100.0, 7.0]
 
