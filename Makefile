@@ -24,7 +24,7 @@ unit: setup
 
 # System tests own the machine's network while they run: one after the other.
 test: lint
-	@failed=0; $(PY) -m pytest -q -n 2 -m "not system and not slow" || failed=1; $(PY) -m pytest -m "system and not slow" || failed=1; exit $$failed
+	@failed=0; $(PY) -m pytest -q -m "not system and not slow" || failed=1; $(PY) -m pytest -m "system and not slow" || failed=1; exit $$failed
 
 fuzz: setup
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-fuzz.lock

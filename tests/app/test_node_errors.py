@@ -35,7 +35,7 @@ LARGE = random.Random(2).randbytes(2 * MIB + 12_345)
 AT_ONCE = 5.0
 """Seconds for what needs no waiting: on a busy machine that is not nothing."""
 
-FASTER = 20.0
+FASTER = 8.0
 
 
 def manifest_of(*blobs: bytes) -> bytes:
