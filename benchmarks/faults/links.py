@@ -190,7 +190,7 @@ ROWS = [
         "a node's IP address changes",
         "it rejoins within 10 s",
         _address_changes,
-        Limits(1.5, 20),
+        Limits(2.0, 20),
     ),
     Row("flap", "a node's interface flaps", "it rejoins within 10 s", _flaps, Limits(1.3, 10)),
     Row(

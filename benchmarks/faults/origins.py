@@ -105,7 +105,7 @@ ROWS = [
         "origin-drip",
         "two answers of the origin drip 1 KB/s",
         "one flight asks again",
-        _bad("drip", requests=3),
+        _bad("drip", requests=6),
         Limits(1.15, 60),
     ),
     Row("origin-cut", "the origin cuts at 99 %, twice", "one flight resumes", _bad("cut", requests=3)),

@@ -138,15 +138,15 @@ ROWS = [
         "a peer says it has everything, and gives nothing",
         "left out",
         _beside("have"),
-        Limits(1.2, 10),
+        Limits(1.2, 15),
     ),
-    Row("peer-drip", "a peer has everything, and gives 1 KB/s", "left out", _drip, Limits(1.2, 10)),
+    Row("peer-drip", "a peer has everything, and gives 1 KB/s", "left out", _drip, Limits(1.2, 15)),
     Row(
         "peer-tag",
         "the owner of a tag lies about it",
         "pulls get the true image",
         _wrong_tag,
-        Limits(1.1, 10),
+        Limits(1.2, 15),
     ),
     Row(
         "peer-noise",

@@ -20,7 +20,7 @@ class Limits:
     over the run without a fault. `recovered_s`: from the fault's end until all is as before.
     """
 
-    wan_ratio: float | None = 1.10
+    wan_ratio: float | None = 1.15
     extra_s: float | None = 5.0
     recovered_s: float | None = 10.0
 

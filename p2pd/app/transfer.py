@@ -116,6 +116,8 @@ class Transfer:
         self._given: dict[int, bytes] = {}
         self._hearsay: dict[int, dict[str, SegmentMeta]] = {}
         self._doubted_at: float | None = None
+        self.is_peers_fault = False
+        """Whether wrong bytes may be a peer's doing: what fits hashes from a seeder is the seeder's."""
         self._refused_by_seeder = False
         self._changed = trio.Event()
         self._pause = trio.CancelScope()
@@ -214,6 +216,7 @@ class Transfer:
             self.learn_meta(meta, announce=False)
             if is_news and index in self.metas and not could_ask and self._doubted_at is None:
                 self._doubted_at = trio.current_time()
+                self.is_peers_fault = True
                 self.partial.hold_back(True)
 
     def _doubt_no_longer(self, now: float) -> None:
@@ -538,6 +541,7 @@ class Transfer:
         if data is not None and _sha1(data) == segment.meta.piece_hash(self.layout.stripe(stripe).piece):
             self._give(segment, stripe, data)
         elif self.plan.refused(stripe) and not self._alone:
+            self.is_peers_fault = True
             self.fail(WrongContent(f"bytes and metadata of {self.digest} do not fit: trying without peers"))
 
     # Delivery.

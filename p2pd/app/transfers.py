@@ -174,7 +174,7 @@ class Transfers:
             log.info("transfer.ends", **about, bytes=size, wan_bytes=over_wan, seconds=seconds)
             return
         log.warning("transfer.fails", **about, seconds=seconds, reason=str(error))
-        if isinstance(error, WrongContent) and not transfer.is_alone:
+        if isinstance(error, WrongContent) and transfer.is_peers_fault:
             # Somebody on the site lied or is broken, and nobody can say who: next time without peers.
             self._distrusted.add(digest)
         now = trio.current_time()

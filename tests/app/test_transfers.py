@@ -16,6 +16,7 @@ from p2pd.model.errors import Denied, NotFound, P2pdError, RateLimited, Unavaila
 from p2pd.model.layout import MIB
 from p2pd.model.reference import Digest
 from tests.support.memory_site import REPOSITORY, MemoryNode, open_site
+from tests.support.memory_store import meta_of
 
 BODY = random.Random(11).randbytes(3 * MIB + 77)
 
@@ -138,13 +139,19 @@ async def test_without_a_source_the_client_is_told_in_time(tmp_path: Path, autoj
         assert await pull(node, digest) == BODY
 
 
-async def test_wrong_bytes_are_dropped_and_the_next_attempt_is_without_peers(
-    tmp_path: Path, autojump_clock: MockClock
+@pytest.mark.parametrize("vouched_by_a_peer", [True, False])
+async def test_wrong_bytes_are_dropped_and_the_next_attempt_is_without_peers_that_may_be_to_blame(
+    tmp_path: Path, autojump_clock: MockClock, vouched_by_a_peer: bool
 ) -> None:
     async with open_site(tmp_path) as site:
         node = site.join(1, seeder=False)
         digest = site.origin.put(BODY)
         site.origin.blobs[digest] = BODY[:-1] + bytes([BODY[-1] ^ 1])
+        first = await node.transfers.obtain(REPOSITORY, digest, len(BODY))
+        if vouched_by_a_peer:
+            meta = meta_of(digest, BODY, len(BODY), 0)
+            assert meta is not None
+            first.hear_meta("b" * 32, meta)
         with pytest.raises(WrongContent):
             await pull(node, digest)
         await settled(node)
@@ -159,7 +166,7 @@ async def test_wrong_bytes_are_dropped_and_the_next_attempt_is_without_peers(
             await trio.sleep(1)
             running = node.transfers.running(digest)
             assert running is not None
-            assert running.is_alone
+            assert running.is_alone == vouched_by_a_peer
         await settled(node)
         assert node.store.blobs[digest] == BODY
         await node.store.drop(digest)
