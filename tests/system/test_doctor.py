@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.testbed import SiteSpec, Testbed, synthetic_image
+from benchmarks.testbed.live_site import LiveSite
 from benchmarks.testbed.node import Node
 from tests.system.conftest import BuildSite
 
@@ -43,6 +44,7 @@ def test_a_site_is_well_until_it_is_not(build_site: BuildSite, tmp_path: Path) -
     ref = bed.push(synthetic_image(1, 1 << 20, 1, tmp_path))
     bed.start_seeder()
     bed.start_p2pds()
+    LiveSite(bed).wait_acquainted()
     node, other = bed.nodes
     code, levels = doctor(bed, node, ref)
     assert code == 0
