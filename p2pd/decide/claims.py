@@ -37,10 +37,6 @@ class Claims:
             if node not in self._overtaken and node not in ignored
         }
 
-    def among(self, stripes: int) -> list[int]:
-        """Those of `stripes` (as bits) that somebody claims."""
-        return [stripe for stripe in self._of if stripes >> stripe & 1]
-
     def begin(self, stripe: int, node: str, since: Since) -> None:
         self._of.setdefault(stripe, {})[node] = since
 

@@ -9,7 +9,7 @@ __all__ = ["Pace", "Since"]
 
 _AT_FIRST = (1.0, 5.0)
 _TOOK_AT_FIRST = 7.0
-_PATIENCE_BOUNDS = (3.5, 60.0)
+_PATIENCE_BOUNDS = (2.0, 60.0)
 _AHEAD_SECONDS = 1.5
 _AHEAD_BOUNDS = (3, 64)
 _KEPT = 0.97

@@ -132,14 +132,12 @@ class FetchPlan:
         elif claimed & ~self._seen:
             self._election.moved(now)
         self._seen |= have | claimed
-        gained = have & ~member.have
         shrank, flew = bool(member.have & ~have), member.flying
         member.have, member.claimed = have, claimed
         offered = self._offer_of_members() if shrank else self._offered | self._given_by(node)
         self._came(have, now)
         if flew != member.flying:
             self._note_claims(node, flew, member, now)
-        self._note_arrivals(gained, now)
         if offered != self._offered:
             self._offered = offered
             self._see_lan(now)
@@ -159,16 +157,6 @@ class FetchPlan:
             self._claim_ended(stripe, node, bool(member.have >> stripe & 1), now)
         for stripe in iter_bits(flying & ~flew):
             self._claims.begin(stripe, node, since)
-
-    def _note_arrivals(self, stripes: int, now: float) -> None:
-        """Stripes came from somebody: who claims one of them since long ago was overtaken.
-
-        Whoever brought it may have begun and ended between two reports.
-        """
-        patience = _OVERTAKEN * self._pace.patience + REPORT_EVERY
-        before = Since(now - patience, self._pace.clock(now) - patience)
-        for stripe in self._claims.among(stripes):
-            self._overtake_before(stripe, before, now)
 
     def member_left(self, node: str) -> None:
         """A member or holder is gone, or gave up."""
@@ -221,7 +209,6 @@ class FetchPlan:
             return
         if not self._received >> stripe & 1:
             self._lan.brought(now)
-            self._note_arrivals(1 << stripe, now)
         self._received &= ~(1 << stripe)
         self.in_flight.pop(stripe, None)
         self.have |= 1 << stripe

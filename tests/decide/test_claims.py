@@ -43,10 +43,3 @@ def test_a_clock_that_stood_still_makes_no_claim_late() -> None:
     claims.begin(3, "a", Since(1.0, 1.0))
     assert not claims.overtake(3, before=Since(100.0, 1.0), until=120.0)
     assert claims.overtake(3, before=Since(100.0, 2.0), until=120.0)
-
-
-def test_what_is_claimed_among_some_is_told() -> None:
-    claims = Claims()
-    claims.begin(3, "a", Since(1.0, 1.0))
-    claims.begin(5, "b", Since(1.0, 1.0))
-    assert claims.among(1 << 5 | 1 << 6) == [5]
