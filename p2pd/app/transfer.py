@@ -214,9 +214,9 @@ class Transfer:
             del self._hearsay[index]
             is_news = index not in self.metas
             self.learn_meta(meta, announce=False)
+            self.is_peers_fault |= is_news
             if is_news and index in self.metas and not could_ask and self._doubted_at is None:
                 self._doubted_at = trio.current_time()
-                self.is_peers_fault = True
                 self.partial.hold_back(True)
 
     def _doubt_no_longer(self, now: float) -> None:
