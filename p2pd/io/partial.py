@@ -189,9 +189,10 @@ class FilePartial:
             return
         self._work = None
         self.fail(Unavailable(f"the transfer of {self._digest} was stopped"))
-        is_useless = not self._hasher.piece_count or isinstance(self._error, StoreFull)
+        is_useless = not self._hasher.piece_count or isinstance(self._error, StoreFull | WrongContent)
         if self._resumed and not self._published and is_useless:
-            # Nothing to resume: what no source ever gave must leave nothing behind, nor what fills the disk.
+            # Nothing to resume: what no source ever gave must leave nothing behind, nor what fills the disk,
+            # nor bytes that may be the wrong ones: the next attempt would build on them.
             with contextlib.suppress(OSError), trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self._discard)
         self._on_close(self)

@@ -110,7 +110,10 @@ class Partial(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Release the file; the writer calls it last. Readers that are still on it go on reading."""
+        """Release the file; the writer calls it last. Readers that are still on it go on reading.
+
+        After a `fail` with WrongContent nothing is resumed from it.
+        """
         ...
 
 

@@ -216,6 +216,17 @@ async def test_failed_transfer_gives_what_is_there_then_its_error(store: Store) 
     await partial.aclose()
 
 
+async def test_what_may_be_wrong_is_not_resumed(store: Store) -> None:
+    digest = digest_of(BODY[:LARGE])
+    partial = await store.begin(digest, LARGE)
+    await partial.append(BODY[: LARGE - 10])
+    partial.fail(WrongContent("bytes and metadata do not fit"))
+    await partial.aclose()
+    again = await store.begin(digest, LARGE)
+    assert again.frontier == 0
+    await again.aclose()
+
+
 async def test_closing_an_unfinished_transfer_ends_its_readers(store: Store) -> None:
     partial = await store.begin(digest_of(b"x"), LARGE)
     async with trio.open_nursery() as nursery:

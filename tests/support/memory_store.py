@@ -161,6 +161,8 @@ class MemoryPartial:
             self._is_open = False
             self.fail(Unavailable(f"the transfer of {self._digest} was stopped"))
             self._store.partials.pop(self._digest, None)
+            if isinstance(self._error, WrongContent):
+                self._store.partial_bodies.pop((self._digest, self._size), None)
 
     def _check_writable(self) -> None:
         if not self._is_open or self._committed:
