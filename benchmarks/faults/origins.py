@@ -9,8 +9,8 @@ from pathlib import Path
 
 from benchmarks.faults.row import Limits, Row
 from benchmarks.faults.stage import Stage
-from benchmarks.testbed import Process, TestbedError
-from benchmarks.testbed.live_site import wait_until
+from benchmarks.testbed import Node, Process, TestbedError
+from benchmarks.testbed.live_site import log_events, wait_until
 from benchmarks.testbed.network import ORIGIN_IP
 from benchmarks.testbed.node import ORIGIN
 
@@ -70,6 +70,9 @@ def _lies(mode: str) -> Callable[[Stage], None]:
             ended_well = outcome.code == 0 and not node.wrong_content(stage.image)
             stage.expect(ended_well or outcome.code != 0, f"{node.name}: wrong bytes and no error")
             stage.expect(ended_well or "digest" in outcome.message, f"{node.name}: {outcome.message[-200:]}")
+        # A transfer under way would build on what it has, and fail once more.
+        idle = wait_until(lambda: not any(_at_work(node) for node in stage.nodes), 90)
+        stage.expect(idle, "transfers of wrong bytes did not end")
         origin.kill()
         start_bad_origin(stage, "honest")
         time.sleep(_REFUSED_S)
@@ -78,6 +81,11 @@ def _lies(mode: str) -> Callable[[Stage], None]:
         stage.update()
 
     return play
+
+
+def _at_work(node: Node) -> bool:
+    ended = len(log_events(node.p2pd, "transfer.ends")) + len(log_events(node.p2pd, "transfer.fails"))
+    return ended < len(log_events(node.p2pd, "transfer.begins"))
 
 
 _REFUSED_S = 11.0
