@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import trio
 
+from p2pd.app.everyone import ask_everyone
 from p2pd.decide.budget import Budget
-from p2pd.model.errors import P2pdError
-from p2pd.model.messages import UseQuery, UseReply
+from p2pd.model.messages import Reply, UseQuery, UseReply
 from p2pd.model.rate import UNLIMITED, LinkUse, RatePlan
 from p2pd.ports.peers import Peers
 
@@ -107,18 +107,13 @@ class Links:
             await trio.sleep(ASK_EVERY)
 
     async def _ask(self, peers: Peers) -> None:
-        live = [peer.node_id for peer in peers.live()]
+        live = {peer.node_id for peer in peers.live()}
         self._others = {node: use for node, use in self._others.items() if node in live}
 
-        async def ask(node: str) -> None:
-            try:
-                reply = await peers.request(node, UseQuery(), _PATIENCE)
-            except P2pdError:
-                self._others.pop(node, None)  # gone, or of a version that does not know the question
-            else:
-                if isinstance(reply, UseReply):
-                    self._others[node] = reply.use
+        def take(node: str, reply: Reply) -> None:
+            if isinstance(reply, UseReply):
+                self._others[node] = reply.use
 
-        async with trio.open_nursery() as nursery:
-            for node in live:
-                nursery.start_soon(ask, node)
+        answered = await ask_everyone(peers, UseQuery(), _PATIENCE, take)
+        # The others are gone, or of a version that does not know the question.
+        self._others = {node: use for node, use in self._others.items() if node in answered}

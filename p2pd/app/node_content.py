@@ -11,6 +11,7 @@ import structlog
 import trio
 from prometheus_client import Counter
 
+from p2pd.app.everyone import ask_everyone
 from p2pd.app.passing import Passing
 from p2pd.app.site import Site
 from p2pd.app.small import SmallObjects
@@ -18,12 +19,11 @@ from p2pd.app.tags import Tags
 from p2pd.app.transfer import Transfer
 from p2pd.app.transfers import Transfers
 from p2pd.model.content import Manifest, Place, filter_referrers, parts, referenced
-from p2pd.model.errors import NotFound, P2pdError, StoreError
+from p2pd.model.errors import NotFound, StoreError
 from p2pd.model.layout import SMALL_BLOB
-from p2pd.model.messages import Query, QueryReply
+from p2pd.model.messages import Query, QueryReply, Reply
 from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.ports.content import Blob
-from p2pd.ports.peers import Peer
 
 __all__ = ["NodeContent"]
 
@@ -126,17 +126,11 @@ class NodeContent:
     async def _size_from_peers(self, digest: Digest) -> int | None:
         sizes: list[int] = []
 
-        async def ask(peer: Peer) -> None:
-            try:
-                reply = await self._site.peers.request(peer.node_id, Query(digest), QUERY)
-            except P2pdError:
-                return
+        def take(_node: str, reply: Reply) -> None:
             if isinstance(reply, QueryReply):
                 sizes.extend(size for size in (reply.held_size, reply.wanted_size) if size is not None)
 
-        async with trio.open_nursery() as nursery:
-            for peer in self._site.peers.live():
-                nursery.start_soon(ask, peer)
+        await ask_everyone(self._site.peers, Query(digest), QUERY, take)
         # One peer may lie about a size, and the transfer would fail on it: only what all say counts.
         return sizes[0] if len(set(sizes)) == 1 else None
 

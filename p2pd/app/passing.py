@@ -13,6 +13,7 @@ from contextlib import aclosing
 import structlog
 import trio
 
+from p2pd.app.everyone import ask_everyone
 from p2pd.app.site import Site
 from p2pd.decide.plan import Way
 from p2pd.model.errors import (
@@ -25,7 +26,7 @@ from p2pd.model.errors import (
     WrongContent,
 )
 from p2pd.model.layout import MIB
-from p2pd.model.messages import READ_LIMIT, Query, QueryReply, Read, ReadReply
+from p2pd.model.messages import READ_LIMIT, Query, QueryReply, Read, ReadReply, Reply
 from p2pd.model.reference import Digest, Repository
 from p2pd.ports.content import Blob
 from p2pd.ports.store import Hasher, Partial
@@ -122,17 +123,11 @@ class Passing:
         held: list[str] = []
         wanted: list[str] = []
 
-        async def ask(node: str) -> None:
-            try:
-                reply = await self._site.peers.request(node, Query(digest), _QUERY)
-            except P2pdError:
-                return
+        def take(node: str, reply: Reply) -> None:
             if isinstance(reply, QueryReply) and size in (reply.held_size, reply.wanted_size):
                 (held if reply.held_size == size else wanted).append(node)
 
-        async with trio.open_nursery() as nursery:
-            for peer in self._site.peers.live():
-                nursery.start_soon(ask, peer.node_id)
+        await ask_everyone(self._site.peers, Query(digest), _QUERY, take)
         return held + wanted
 
     async def _read_any(self, nodes: list[str], digest: Digest, start: int, stop: int) -> bytes:

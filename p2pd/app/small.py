@@ -11,12 +11,13 @@ import hashlib
 import structlog
 import trio
 
+from p2pd.app.everyone import ask_everyone
 from p2pd.app.flights import Flights
 from p2pd.app.site import Site
 from p2pd.decide.ownership import object_key, ranked
 from p2pd.model.errors import P2pdError, PeerProtocolError, StoreError, WrongContent
 from p2pd.model.layout import MANIFEST_LIMIT, SMALL_BLOB
-from p2pd.model.messages import READ_LIMIT, Fetch, Fetched, Query, QueryReply, Read, ReadReply
+from p2pd.model.messages import READ_LIMIT, Fetch, Fetched, Query, QueryReply, Read, ReadReply, Reply
 from p2pd.model.reference import Digest, Repository
 from p2pd.ports.peers import Peer
 
@@ -78,17 +79,11 @@ class SmallObjects:
         """Peers that hold the digest, with its size."""
         found: list[tuple[str, int]] = []
 
-        async def ask(peer: Peer) -> None:
-            try:
-                reply = await self._site.peers.request(peer.node_id, Query(digest), QUERY)
-            except P2pdError:
-                return
+        def take(node: str, reply: Reply) -> None:
             if isinstance(reply, QueryReply) and reply.held_size is not None:
-                found.append((peer.node_id, reply.held_size))
+                found.append((node, reply.held_size))
 
-        async with trio.open_nursery() as nursery:
-            for peer in self._site.peers.live():
-                nursery.start_soon(ask, peer)
+        await ask_everyone(self._site.peers, Query(digest), QUERY, take)
         return found
 
     async def _ask_owner(self, peer: Peer, message: Fetch) -> bytes | None:

@@ -7,13 +7,14 @@ import time
 import structlog
 import trio
 
+from p2pd.app.everyone import ask_everyone
 from p2pd.app.flights import Flights
 from p2pd.app.site import Site
 from p2pd.decide.ownership import object_key, ranked
 from p2pd.decide.plan import Way
 from p2pd.model.content import Descriptor, StaleTag
 from p2pd.model.errors import Denied, NotFound, P2pdError
-from p2pd.model.messages import Resolve, Resolved
+from p2pd.model.messages import Reply, Resolve, Resolved
 from p2pd.model.reference import Repository, Tag
 from p2pd.ports.peers import Peer
 from p2pd.ports.store import TagRecord
@@ -167,18 +168,12 @@ class Tags:
         else:
             records = [] if own is None else [own]
 
-        async def ask(peer: Peer) -> None:
-            message = Resolve(repository, tag, upstream=False)
-            try:
-                reply = await self._site.peers.request(peer.node_id, message, MEMORY_DEADLINE)
-            except P2pdError:
-                return
+        def take(_node: str, reply: Reply) -> None:
             if isinstance(reply, Resolved) and reply.descriptor is not None:
                 records.append(TagRecord(reply.descriptor, time.time() - reply.age))
 
-        async with trio.open_nursery() as nursery:
-            for peer in self._site.peers.live():
-                nursery.start_soon(ask, peer)
+        question = Resolve(repository, tag, upstream=False)
+        await ask_everyone(self._site.peers, question, MEMORY_DEADLINE, take)
         return max(records, key=lambda record: record.confirmed_at, default=None)
 
 
