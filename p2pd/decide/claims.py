@@ -48,16 +48,9 @@ class Claims:
             self._of.pop(stripe, None)
         return since
 
-    def overtake(self, stripe: int, before: Since, until: float) -> bool:
-        """A stripe came: claims of it made `before`, by both clocks, are overtaken, until then.
-
-        True where there are any.
-        """
-        late = [
-            node
-            for node, since in self._of.get(stripe, {}).items()
-            if since.at < before.at and since.clock < before.clock
-        ]
+    def overtake(self, stripe: int, before: float, until: float) -> bool:
+        """A stripe came: claims of it made `before` are overtaken, until then. True where there are any."""
+        late = [node for node, since in self._of.get(stripe, {}).items() if since.at < before]
         for node in late:
             self._overtaken[node] = until
         return bool(late)

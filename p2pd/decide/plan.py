@@ -45,9 +45,6 @@ _SOONEST = 0.01
 _OVERTAKEN = 0.6
 _AT_WORK = 1.0
 
-REPORT_EVERY = 0.7
-"""Seconds between a member's reports while something changes."""
-
 
 class Way(StrEnum):
     """By which way a node can fetch over the WAN."""
@@ -405,10 +402,8 @@ class FetchPlan:
             self._overtake(stripe, since.at, now)
 
     def _overtake(self, stripe: int, began: float, now: float) -> None:
-        self._overtake_before(stripe, Since(began - _OVERTAKEN * self._pace.patience, float("inf")), now)
-
-    def _overtake_before(self, stripe: int, before: Since, now: float) -> None:
-        if self._claims.overtake(stripe, before, now + DEMOTED * self._pace.patience):
+        patience = self._pace.patience
+        if self._claims.overtake(stripe, began - _OVERTAKEN * patience, now + DEMOTED * patience):
             self._fetchers.last_changed()
 
     def _came(self, have: int, now: float) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from p2pd.decide.bits import bits_to_run
-from p2pd.decide.plan import REPORT_EVERY
 from p2pd.model.messages import ProgressDelta
 from p2pd.model.reference import Digest
 
 __all__ = ["HEARTBEAT", "REPORT_EVERY", "WHOLE_EVERY", "Report"]
+
+REPORT_EVERY = 0.7
+"""Seconds between reports while something changes: evidence for takeover is about a second old at most."""
 
 HEARTBEAT = 2.0
 """Seconds between reports while nothing does."""
