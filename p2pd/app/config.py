@@ -145,8 +145,34 @@ class MirrorSection:
     )
 
 
+def _rate_windows() -> tuple[RateWindow, ...]:
+    return key(
+        list_of(rate_window),
+        [],
+        'Other limits at times of the (local) day, for instance ["22:00-06:00 = unlimited"]. '
+        "Within one it stands for both limits above; of several that overlap the first counts.",
+    )
+
+
+class _Limited:
+    """A link's limits: this node's, and the whole site's."""
+
+    __slots__ = ()
+    rate_limit: Rate
+    site_rate_limit: Rate
+    rate_windows: tuple[RateWindow, ...]
+
+    @property
+    def node_plan(self) -> RatePlan:
+        return RatePlan(self.rate_limit, self.rate_windows)
+
+    @property
+    def site_plan(self) -> RatePlan:
+        return RatePlan(self.site_rate_limit, self.rate_windows)
+
+
 @dataclass(frozen=True, slots=True)
-class LanSection:
+class LanSection(_Limited):
     control: Address = key(
         address,
         "0.0.0.0:7781",
@@ -185,24 +211,11 @@ class LanSection:
         "The most that all nodes of the site exchange over the LAN, shared out among those that do. "
         "Write the same on each.",
     )
-    rate_windows: tuple[RateWindow, ...] = key(
-        list_of(rate_window),
-        [],
-        'Other limits at times of the (local) day, for instance ["22:00-06:00 = unlimited"]. '
-        "Within one it stands for both limits above; of several that overlap the first counts.",
-    )
-
-    @property
-    def node_plan(self) -> RatePlan:
-        return RatePlan(self.rate_limit, self.rate_windows)
-
-    @property
-    def site_plan(self) -> RatePlan:
-        return RatePlan(self.site_rate_limit, self.rate_windows)
+    rate_windows: tuple[RateWindow, ...] = _rate_windows()
 
 
 @dataclass(frozen=True, slots=True)
-class WanSection:
+class WanSection(_Limited):
     seeders: tuple[str, ...] = key(
         list_of(http_url),
         [],
@@ -232,20 +245,7 @@ class WanSection:
         "The most of the WAN that all nodes of the site take, shared out among those that use it at the "
         "moment. Write the same on each.",
     )
-    rate_windows: tuple[RateWindow, ...] = key(
-        list_of(rate_window),
-        [],
-        'Other limits at times of the (local) day, for instance ["22:00-06:00 = unlimited"]. '
-        "Within one it stands for both limits above; of several that overlap the first counts.",
-    )
-
-    @property
-    def node_plan(self) -> RatePlan:
-        return RatePlan(self.rate_limit, self.rate_windows)
-
-    @property
-    def site_plan(self) -> RatePlan:
-        return RatePlan(self.site_rate_limit, self.rate_windows)
+    rate_windows: tuple[RateWindow, ...] = _rate_windows()
 
 
 @kind("host:port, or empty")

@@ -27,6 +27,7 @@ import trio
 
 from p2pd.model.errors import OurFault, P2pdError, StoreError, StoreFull
 from p2pd.model.layout import SegmentMeta
+from p2pd.model.rate import UNLIMITED
 from p2pd.ports.swarm import segment_name
 
 __all__ = ["LibtorrentSegment", "LibtorrentSwarm", "open_swarm"]
@@ -285,7 +286,7 @@ class LibtorrentSwarm:
 
     def limit_rate(self, bytes_s: float) -> None:
         """What is sent to peers, and taken from them, at most; infinity for no limit."""
-        rate = 0 if bytes_s == float("inf") else max(1, int(bytes_s))
+        rate = 0 if bytes_s == UNLIMITED else max(1, int(bytes_s))
         self._session.apply_settings({"upload_rate_limit": rate, "download_rate_limit": rate})
 
     def flush_later(self, segment: LibtorrentSegment, at: float) -> None:
