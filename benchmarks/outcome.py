@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.machine import Load, machine_document
-from benchmarks.testbed import TestbedError
+from benchmarks.sizes import readable_rate
+from benchmarks.testbed import Image, TestbedError
 
-__all__ = ["Outcome", "aligned", "check_writable", "save", "spread", "spreads"]
+__all__ = ["Outcome", "aligned", "check_writable", "save", "scenario_of", "spread", "spreads"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,16 @@ class Outcome:
             save(self.document(), out)
         print(self.text())
         return 0
+
+
+def scenario_of(image: Image, nodes: int, wan_bit_s: int) -> dict[str, object]:
+    """What is measured: an image, and the site that gets it."""
+    return {
+        "nodes": nodes,
+        "image_bytes": image.blob_bytes,
+        "layers": len(image.blobs) - 1,
+        "WAN": readable_rate(wan_bit_s),
+    }
 
 
 def spread(values: Iterable[float]) -> dict[str, float] | None:

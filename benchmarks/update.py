@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +32,7 @@ __all__ = [
     "add_site_arguments",
     "conduct",
     "image_of",
+    "sensible_site",
     "measure",
     "run",
 ]
@@ -199,7 +202,7 @@ def _measure(bed: Testbed, ref: str, scenario: Scenario, system: str, floor: Flo
 
 def _spec(plan: Plan, image: Image) -> SiteSpec:
     copies = _COPIES_PULLED if plan.client == "pull" else _COPIES_FETCHED
-    try:
+    with sensible_site():
         spec = SiteSpec(
             nodes=plan.nodes,
             wan_bit_s=plan.wan_bit_s,
@@ -208,6 +211,13 @@ def _spec(plan: Plan, image: Image) -> SiteSpec:
             disk_bytes=image.blob_bytes * copies * (plan.nodes + 3),
         )
         plan.arrival.waves(plan.nodes)
+    return spec
+
+
+@contextmanager
+def sensible_site() -> Iterator[None]:
+    """What is wrong with a site that was asked for, as the user's TestbedError."""
+    try:
+        yield
     except ValueError as error:
         raise TestbedError(f"such a site cannot be built: {error}") from error
-    return spec

@@ -14,11 +14,11 @@ import libtorrent as lt
 
 from benchmarks.machine import Load, LoadWatch, background_share
 from benchmarks.measure import Scenario, measure_floor, measure_system
-from benchmarks.outcome import Outcome, check_writable
-from benchmarks.sizes import argument, parse_rate, readable_rate
+from benchmarks.outcome import Outcome, check_writable, scenario_of
+from benchmarks.sizes import argument, parse_rate
 from benchmarks.testbed import Image, Process, SiteSpec, Testbed, TestbedError
 from benchmarks.testbed.network import SEEDER_IP, node_ip
-from benchmarks.update import image_of
+from benchmarks.update import image_of, sensible_site
 from p2pd.model.content import Descriptor
 
 __all__ = ["add_arguments", "run", "write_torrent"]
@@ -60,12 +60,10 @@ def run(options: argparse.Namespace) -> int:
     """Raises TestbedError."""
     check_writable(options.json)
     image = image_of(options.size, options.layers)
-    try:
+    with sensible_site():
         spec = SiteSpec(
             options.nodes, options.wan, options.lan, disk_bytes=image.blob_bytes * 4 * (options.nodes + 3)
         )
-    except ValueError as error:
-        raise TestbedError(f"such a site cannot be built: {error}") from error
     runs, loads = [], []
     with Testbed(spec) as bed:
         bed.start_origin()
@@ -74,13 +72,9 @@ def run(options: argparse.Namespace) -> int:
             figures, found = _measure(bed, ref, image)
             runs.append(figures)
             loads += found
-    scenario = {
-        "nodes": options.nodes,
-        "image_bytes": image.blob_bytes,
-        "layers": len(image.blobs) - 1,
-        "WAN": readable_rate(options.wan),
-    }
-    return Outcome("bare", scenario, _LABELS, runs, loads).finish(options.json)
+    return Outcome("bare", scenario_of(image, options.nodes, options.wan), _LABELS, runs, loads).finish(
+        options.json
+    )
 
 
 def _measure(bed: Testbed, ref: str, image: Image) -> tuple[dict[str, float], list[Load]]:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from benchmarks.machine import LoadWatch, background_share
 from benchmarks.measure import Floor, Scenario, SystemResult, measure_floor, measure_system
-from benchmarks.outcome import Outcome, check_writable
-from benchmarks.sizes import argument, parse_rate, readable_rate
+from benchmarks.outcome import Outcome, check_writable, scenario_of
+from benchmarks.sizes import argument, parse_rate
 from benchmarks.testbed import FetchOutcome, SiteSpec, Testbed, TestbedError
-from benchmarks.update import image_of
+from benchmarks.update import image_of, sensible_site
 
 __all__ = ["add_arguments", "run"]
 
@@ -47,12 +47,10 @@ def run(options: argparse.Namespace) -> int:
     """Raises TestbedError."""
     check_writable(options.json)
     image = image_of(options.size, options.layers)
-    try:
+    with sensible_site():
         spec = SiteSpec(
             options.nodes, options.wan, disk_bytes=image.blob_bytes * _COPIES * (options.nodes + 3)
         )
-    except ValueError as error:
-        raise TestbedError(f"such a site cannot be built: {error}") from error
     runs, loads = [], []
     with Testbed(spec) as bed:
         bed.start_origin()
@@ -74,13 +72,9 @@ def run(options: argparse.Namespace) -> int:
                 }
             )
             loads += [load for load in (fetch.load, unpack, pull.load) if load is not None]
-    scenario = {
-        "nodes": options.nodes,
-        "image_bytes": image.blob_bytes,
-        "layers": len(image.blobs) - 1,
-        "WAN": readable_rate(options.wan),
-    }
-    return Outcome("unpack", scenario, _LABELS, runs, loads).finish(options.json)
+    return Outcome("unpack", scenario_of(image, options.nodes, options.wan), _LABELS, runs, loads).finish(
+        options.json
+    )
 
 
 def _update(bed: Testbed, ref: str, scenario: Scenario, floor: Floor) -> SystemResult:
