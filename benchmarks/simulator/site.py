@@ -347,6 +347,8 @@ class Site:
         plan = node.plan
         plan.way_changed(node.choice.way(node.way, plan.way_of), self.now)
         decision = plan.decide(self.now)
+        for stripe in decision.drop:
+            self._drop_flows([node.flows.pop(stripe)])
         for stripe in decision.fetch:
             self._check_fetch(node, stripe)
             plan.started(stripe, self.now)

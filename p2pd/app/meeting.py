@@ -211,7 +211,7 @@ class Meeting:
         began = trio.current_time()
         while True:
             is_late = trio.current_time() - began >= META_PATIENCE
-            if transfer.plan.way is Way.SEEDER or (is_late and transfer.own_way() is Way.SEEDER):
+            if transfer.plan.open_way is Way.SEEDER or (is_late and transfer.own_way() is Way.SEEDER):
                 try:
                     meta = await self._site.wan.segment(
                         transfer.repository, transfer.digest, transfer.layout.size, index

@@ -9,6 +9,7 @@ from p2pd.app.links import Links
 from p2pd.app.metrics import Metrics
 from p2pd.app.shelf import Shelf
 from p2pd.app.wan import Wan
+from p2pd.decide.standing import Standing
 from p2pd.ports.peers import Peers
 from p2pd.ports.store import Store
 
@@ -27,3 +28,4 @@ class Site:
     metrics: Metrics
     links: Links = field(default_factory=Links)
     interests: Interests = field(default_factory=Interests)
+    standing: Standing = field(default_factory=Standing)

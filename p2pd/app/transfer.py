@@ -96,7 +96,12 @@ class Transfer:
         self.digest = partial.digest
         self.layout = Layout(partial.size)
         self.plan = FetchPlan(
-            self.digest, self.layout, site.me, site.wan.way(repository), trio.current_time()
+            self.digest,
+            self.layout,
+            site.me,
+            site.wan.way(repository),
+            trio.current_time(),
+            site.standing,
         )
         self.metas: dict[int, SegmentMeta] = {}
         self.live = trio.Event()
@@ -113,6 +118,7 @@ class Transfer:
         self._loaded: dict[int, SwarmSegment] = {}
         self._unchecked: set[int] = set()
         self._raw: dict[int, bytes] = {}
+        self._fetches: dict[int, trio.CancelScope] = {}
         self._given: dict[int, bytes] = {}
         self._hearsay: dict[int, dict[str, SegmentMeta]] = {}
         self._doubted_at: float | None = None
@@ -204,7 +210,7 @@ class Transfer:
             self._believe_peers()
 
     def _believe_peers(self) -> None:
-        if self.plan.way is Way.SEEDER or not self._hearsay:
+        if self.plan.open_way is Way.SEEDER or not self._hearsay:
             return
         could_ask = self.own_way() is Way.SEEDER
         for index, words in list(self._hearsay.items()):
@@ -337,6 +343,8 @@ class Transfer:
             for stripe in decision.fetch:
                 self.plan.started(stripe, now)
                 nursery.start_soon(self._fetch, stripe)
+            for stripe in decision.drop:
+                self._end_fetch(stripe)
             self._lead_or_not(decision.lead, nursery)
             self._doubt_no_longer(now)
             self._check_stall(now)
@@ -345,7 +353,7 @@ class Transfer:
 
     async def _check_staged(self) -> None:
         """Have files that an earlier run left checked before anything in them is fetched again."""
-        if self.plan.way is not Way.SEEDER:
+        if self.plan.open_way is not Way.SEEDER:
             return  # Nobody could say at once which bytes are right.
         try:
             self._unchecked = set(self.plan.window()) & await self.site.store.staged(self.digest)
@@ -423,24 +431,37 @@ class Transfer:
     # The WAN plane.
 
     async def _fetch(self, stripe: int) -> None:
+        with trio.CancelScope() as scope:
+            self._fetches[stripe] = scope
+            await self._read_and_take(stripe)
+        if self._fetches.get(stripe) is scope:
+            del self._fetches[stripe]
+        self.poke()
+
+    def _end_fetch(self, stripe: int) -> None:
+        """Its bytes are here, or left to others."""
+        scope = self._fetches.pop(stripe, None)
+        if scope is not None:
+            scope.cancel()
+
+    async def _read_and_take(self, stripe: int) -> None:
         try:
             data = await self.read_stripe(stripe)
         except P2pdError as error:
             self._note_fault(error)
-            if isinstance(error, NotFound | Denied | WrongContent) and self.plan.way is Way.SEEDER:
+            if isinstance(error, NotFound | Denied | WrongContent) and self.plan.open_way is Way.SEEDER:
                 self._refused_by_seeder = True
             retry = (error.retry_after or 1.0) if isinstance(error, RateLimited) else 1.0
             self.plan.failed(stripe, trio.current_time(), retry)
         else:
             self.take_stripe(stripe, data)
-        self.poke()
 
     async def read_stripe(self, stripe: int) -> bytes:
         """Read one stripe by this node's way over the WAN."""
         cut = self.layout.stripe(stripe)
         span = (cut.start, cut.stop)
         return await self.site.wan.read_range(
-            self.plan.way, self.repository, self.digest, self.layout.size, span, self.bytes_came
+            self.plan.open_way, self.repository, self.digest, self.layout.size, span, self.bytes_came
         )
 
     def take_stripe(self, stripe: int, data: bytes) -> None:
@@ -529,6 +550,7 @@ class Transfer:
         if not self.plan.claimed >> stripe & 1:
             self.site.metrics.lan_bytes.inc(size)
         self._given.pop(stripe, None)
+        self._end_fetch(stripe)
         self.plan.gained(stripe, now)
         self.bytes_came(size)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
-
 from p2pd.decide.ownership import Ranking, object_key, ranked, stripe_key
 from p2pd.model.reference import Digest
 
@@ -19,11 +17,10 @@ def fetchers_key(digest: Digest) -> bytes:
 
 
 class Fetchers:
-    """The first `FETCHERS` in rendezvous rank on the digest; `last` holds those that rank last now."""
+    """The first `FETCHERS` in rendezvous rank on the digest."""
 
-    def __init__(self, digest: Digest, last: Container[str]) -> None:
+    def __init__(self, digest: Digest) -> None:
         self._digest = digest
-        self._last = last
         self._ranking = Ranking(fetchers_key(digest))
         self._first: list[str] = []
         self._ranks: dict[int, list[str]] = {}
@@ -41,17 +38,11 @@ class Fetchers:
             self._first = self._ranking.top(FETCHERS)
             self._ranks.clear()
 
-    def last_changed(self) -> None:
-        """Other nodes rank last than before."""
-        self._ranks.clear()
-
     def rank(self, stripe: int) -> list[str]:
         """The fetchers, the owner of the stripe first."""
         rank = self._ranks.get(stripe)
         if rank is None:
-            rank = ranked(stripe_key(self._digest, stripe), self._first)
-            rank.sort(key=lambda node: node in self._last)
-            self._ranks[stripe] = rank
+            rank = self._ranks[stripe] = ranked(stripe_key(self._digest, stripe), self._first)
         return rank
 
     def admitted(self, order: list[str], count: int) -> list[str]:

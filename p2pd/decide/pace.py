@@ -9,12 +9,13 @@ __all__ = ["Pace", "Since"]
 
 _AT_FIRST = (1.0, 5.0)
 _TOOK_AT_FIRST = 7.0
-_PATIENCE_BOUNDS = (2.0, 60.0)
+_PATIENCE_BOUNDS = (3.5, 60.0)
 _AHEAD_SECONDS = 1.5
 _AHEAD_BOUNDS = (3, 64)
 _KEPT = 0.97
 _TOOK_WEIGHT = 0.2
 _PATIENCE = 3
+_OVERDUE = 2
 _LONGEST_GAP = 2.0
 
 
@@ -80,6 +81,11 @@ class Pace:
         node which is only short of CPU would pay for it. Nodes that are gone are noticed otherwise."""
         low, high = _PATIENCE_BOUNDS
         return min(max(_PATIENCE * self._took, low), high)
+
+    @property
+    def overdue(self) -> float:
+        """Seconds after which an own request is late by the site's pace: who gets none has no other."""
+        return max(_OVERDUE * self.ahead * self.seconds, _PATIENCE_BOUNDS[0])
 
     @property
     def ahead(self) -> int:

@@ -12,8 +12,8 @@ every node applies to its own view of the swarm:
    take over a stripe that was due or claimed, and passed by a higher one, for `patience` while the
    site was getting on; the lowest missing one also when nothing came to the site for that long (so
    that a WAN that is cut costs one stripe, not one a node). Each further `patience` admits one more.
-4. A node whose claim was overtaken by a much later one ranks last, and its claims count for nothing, for
-   `DEMOTED` times `patience`: a slow node costs a delay now and then, not one for every stripe.
+4. A node whose claim was overtaken, or whose fetched stripes reach nobody, leaves the WAN to the others
+   for a while, and says so (p2pd.decide.standing): a slow node costs a delay now and then, not one a stripe.
 5. A blob that `is_behind` another, a lower layer of the same image, is fetched one stripe at a time.
 6. Where no member reaches a seeder, one leads: it pulls the blob from the origin in order
    (p2pd.decide.election).
@@ -32,6 +32,7 @@ from p2pd.decide.election import LEAD_PATIENCE, LISTEN, Election
 from p2pd.decide.fetchers import Fetchers
 from p2pd.decide.lan import LanTrust
 from p2pd.decide.pace import Pace, Since
+from p2pd.decide.standing import Spread, Standing
 from p2pd.model.layout import Layout
 from p2pd.model.reference import Digest
 
@@ -39,11 +40,10 @@ __all__ = ["Decision", "FetchPlan", "Way"]
 
 IN_FLIGHT = (2, 6)
 LOOKAHEAD = 3
-DEMOTED = 4
 SETTLE = 0.5
 _SOONEST = 0.01
-_OVERTAKEN = 0.6
 _AT_WORK = 1.0
+_NEEDED = 10.0
 
 
 class Way(StrEnum):
@@ -56,9 +56,10 @@ class Way(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Stripes to begin now; whether this node leads; when to decide again if nothing happens."""
+    """Stripes to begin now, and requests to end; whether to lead; when to decide again if nothing happens."""
 
     fetch: tuple[int, ...] = ()
+    drop: tuple[int, ...] = ()
     lead: bool = False
     wake_at: float | None = None
 
@@ -78,14 +79,25 @@ class _Member:
 class FetchPlan:
     """One blob's plan on one node. Stripes are bits of an int (p2pd.decide.bits)."""
 
-    def __init__(self, digest: Digest, layout: Layout, me: str, way: Way, now: float) -> None:
+    def __init__(
+        self,
+        digest: Digest,
+        layout: Layout,
+        me: str,
+        way: Way,
+        now: float,
+        standing: Standing | None = None,
+    ) -> None:
         self.layout = layout
         self.have = 0
         self.in_flight: dict[int, float] = {}
         self.takeovers = 0
         self._received = 0
         self._me = me
-        self._way = way
+        self._way = self._open_way = way
+        self._standing = standing or Standing()
+        self._needed_until = now
+        self._spread = Spread()
         self._members: dict[str, _Member] = {}
         self._holders: set[str] = set()
         self._all = mask_of(range(layout.stripe_count))
@@ -93,7 +105,7 @@ class FetchPlan:
         self._offered = 0
         self._is_offer_stale = False
         self._claims = Claims()
-        self._fetchers = Fetchers(digest, self._claims.overtaken)
+        self._fetchers = Fetchers(digest)
         self._owed: dict[int, tuple[str, Since]] = {}
         self._hold_until = now
         self.is_behind = False
@@ -118,6 +130,7 @@ class FetchPlan:
         if member is None:
             self._holders.discard(node)
             member = self._members[node] = _Member(0, 0, Way.NONE, now)
+            self._spread.begin_anew()
         if member.way is not way:
             member.way = way
             self._fetchers.discard(node)
@@ -125,16 +138,18 @@ class FetchPlan:
         if (have | claimed) & ~(member.have | member.claimed):
             member.active_at = now
         if have & ~self._known:
+            self._spread.brought(have & ~self._known, now, is_mine=False)
             self._election.brought(node, now)
         elif claimed & ~self._seen:
             self._election.moved(now)
         self._seen |= have | claimed
-        shrank, flew = bool(member.have & ~have), member.flying
+        self._spread.reached(have & ~member.have, now)
+        shrank, flew, brought = bool(member.have & ~have), member.flying, have & ~self._known
         member.have, member.claimed = have, claimed
         offered = self._offer_of_members() if shrank else self._offered | self._given_by(node)
         self._came(have, now)
         if flew != member.flying:
-            self._note_claims(node, flew, member, now)
+            self._note_claims(node, flew, member, brought, now)
         if offered != self._offered:
             self._offered = offered
             self._see_lan(now)
@@ -148,10 +163,13 @@ class FetchPlan:
         self.member_progress(node, have, have | (flying & self._all), way, now)
         return True
 
-    def _note_claims(self, node: str, flew: int, member: _Member, now: float) -> None:
+    def _note_claims(self, node: str, flew: int, member: _Member, brought: int, now: float) -> None:
         flying, since = member.flying, self._pace.since(now)
         for stripe in iter_bits(flew & ~flying):
-            self._claim_ended(stripe, node, bool(member.have >> stripe & 1), now)
+            claim = self._claims.end(stripe, node)
+            # What it got from another tells of the LAN.
+            if claim is not None and brought >> stripe & 1:
+                self._pace.took(now - claim.at)
         for stripe in iter_bits(flying & ~flew):
             self._claims.begin(stripe, node, since)
 
@@ -165,12 +183,12 @@ class FetchPlan:
         """A node holds the whole blob and can give it."""
         self._end_membership(node)
         self._holders.add(node)
+        self._spread.reached(self._all, now)
         self._came(self._all, now)
         self._see_lan(now)
 
     def _end_membership(self, node: str) -> None:
         member = self._members.pop(node, None)
-        self._claims.forget(node)
         self._fetchers.discard(node)
         if member is not None:
             for stripe in iter_bits(member.flying):
@@ -178,7 +196,19 @@ class FetchPlan:
             self._is_offer_stale = True
 
     def way_changed(self, way: Way, now: float) -> None:
-        """This node's own way over the WAN became another."""
+        """Another way over the WAN is open to this node."""
+        self._open_way = way
+        self._choose_way(now)
+
+    def _choose_way(self, now: float) -> None:
+        """Use the way that is open, or leave it to others."""
+        way = self._open_way
+        if way is Way.SEEDER and self._standing.is_back(now) and now >= self._needed_until:
+            if self._others_with_seeder(now):
+                way = Way.NONE
+            else:
+                # All may stand back at the same moment: whoever returns stays, or they would do so in turns.
+                self._needed_until = now + _NEEDED
         if way is not self._way:
             self._way = way
             # The others' ways change at the same moment: hear them first, or each would be the only owner.
@@ -196,7 +226,6 @@ class FetchPlan:
         started = self.in_flight.pop(stripe, None)
         if started is not None:
             self._pace.took(now - started)
-            self._overtake(stripe, started, now)
         if not self.have >> stripe & 1:
             self._received |= 1 << stripe
 
@@ -204,10 +233,16 @@ class FetchPlan:
         """This node has a stripe, verified, by either plane. A request for it, if any, is moot."""
         if self.have >> stripe & 1:
             return
-        if not self._received >> stripe & 1:
+        began = self.in_flight.pop(stripe, None)
+        if began is not None and now - began > self._pace.overdue:
+            self._standing.step_back(now)
+        if self._received >> stripe & 1:
+            if self._members:
+                self._spread.brought(1 << stripe & ~self._known, now, is_mine=True)
+        else:
             self._lan.brought(now)
+            self._spread.reached(1 << stripe, now)
         self._received &= ~(1 << stripe)
-        self.in_flight.pop(stripe, None)
         self.have |= 1 << stripe
         self._came(1 << stripe, now)
         self._see_lan(now)
@@ -239,7 +274,13 @@ class FetchPlan:
 
     @property
     def way(self) -> Way:
+        """By which way it fetches, as it tells others."""
         return self._way
+
+    @property
+    def open_way(self) -> Way:
+        """By which way it could: what it leaves to others is open to it all the same."""
+        return self._open_way
 
     @property
     def members(self) -> Iterable[str]:
@@ -296,6 +337,9 @@ class FetchPlan:
 
     def decide(self, now: float) -> Decision:
         """Apply the rules of this module to what is known."""
+        if self._members and self._spread.is_slow(now):
+            self._standing.step_back(now)
+        self._choose_way(now)
         for node in self._lan.unmute(now):
             self._trust(node)
         self._see_lan(now)
@@ -304,6 +348,7 @@ class FetchPlan:
         lan_deadline = self._lan.deadline
         wakes = [lan_deadline, self._lan.heard_at]
         fetch: tuple[int, ...] = ()
+        drop = self._drop_late(now)
         lead = ranks = False
         if self.have == self._all or self._way is Way.NONE or self._offer() == self._all:
             pass
@@ -326,12 +371,19 @@ class FetchPlan:
         if not lead:
             self._election.stand_down()
         wake_at = min(wakes)
-        return Decision(fetch, lead, None if wake_at == float("inf") else max(wake_at, now + _SOONEST))
+        return Decision(fetch, drop, lead, None if wake_at == float("inf") else max(wake_at, now + _SOONEST))
+
+    def _drop_late(self, now: float) -> tuple[int, ...]:
+        """Requests that are late at a node that stands back: while they are told of, nobody else begins."""
+        if self._way is self._open_way:
+            return ()
+        late = tuple(stripe for stripe, began in self.in_flight.items() if now - began > self._pace.overdue)
+        for stripe in late:
+            del self.in_flight[stripe]
+        return late
 
     def _by_rank(self, missing: int, now: float, wakes: list[float]) -> tuple[int, ...]:
         """Own stripes and late ones, lowest first, among the next few that the site lacks."""
-        if self._claims.forgive(now):
-            self._fetchers.last_changed()
         room = self._room()
         if not room:
             return ()
@@ -395,17 +447,6 @@ class FetchPlan:
         allowed = min(max(low, self._pace.ahead // max(1, len(self._fetchers))), high)
         return max(0, min(allowed - len(self.in_flight), low))
 
-    def _claim_ended(self, stripe: int, node: str, has_it: bool, now: float) -> None:
-        since = self._claims.end(stripe, node)
-        if since is not None and has_it:
-            self._pace.took(now - since.at)
-            self._overtake(stripe, since.at, now)
-
-    def _overtake(self, stripe: int, began: float, now: float) -> None:
-        patience = self._pace.patience
-        if self._claims.overtake(stripe, began - _OVERTAKEN * patience, now + DEMOTED * patience):
-            self._fetchers.last_changed()
-
     def _came(self, have: int, now: float) -> None:
         fresh = have & ~self._known
         if fresh:
@@ -462,7 +503,10 @@ class FetchPlan:
         self._lan.owes(bool(self._offer() & self._window_mask() & ~self.have), now)
 
     def _anyone_with_seeder(self, now: float) -> bool:
-        return self._way is Way.SEEDER or any(
+        return self._way is Way.SEEDER or self._others_with_seeder(now)
+
+    def _others_with_seeder(self, now: float) -> bool:
+        return any(
             member.way is Way.SEEDER
             and now - member.active_at < LEAD_PATIENCE
             and node not in self._lan.muted

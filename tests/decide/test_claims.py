@@ -18,21 +18,3 @@ def test_a_claim_counts_until_it_ends() -> None:
     assert claims.end(3, "a") is None
     assert claims.end(3, "b") == Since(2.0, 2.0)
     assert claims.on(3, ()) == {}
-
-
-def test_who_claimed_well_before_is_overtaken_for_a_time() -> None:
-    claims = claims_of((3, "slow", 1.0), (3, "about as late", 5.5), (4, "slow", 6.0))
-    assert claims.overtake(3, before=5.0, until=20.0)
-    assert "slow" in claims.overtaken
-    assert "about as late" not in claims.overtaken
-    assert claims.on(4, ()) == {}
-    assert not claims.forgive(19.9)
-    assert claims.forgive(20.0)
-    assert claims.on(4, ()) == {"slow": Since(6.0, 6.0)}
-
-
-def test_who_leaves_is_forgotten() -> None:
-    claims = claims_of((3, "slow", 1.0))
-    claims.overtake(3, before=5.0, until=20.0)
-    claims.forget("slow")
-    assert "slow" not in claims.overtaken

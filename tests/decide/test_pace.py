@@ -18,10 +18,20 @@ def test_patience_is_three_times_what_a_stripe_takes() -> None:
 def test_patience_has_bounds() -> None:
     pace = Pace(0.0)
     pace.took(0.01)
-    assert pace.patience == 2.0
+    assert pace.patience == 3.5
     for _ in range(50):
         pace.took(500.0)
     assert pace.patience == 60.0
+
+
+def test_a_request_is_overdue_by_the_pace_of_the_site() -> None:
+    pace = Pace(0.0)
+    for i in range(1, 400):
+        pace.came(1 << i, i * 4.0)
+    assert pace.overdue == pytest.approx(2 * 3 * 4.0)
+    for i in range(400, 1200):
+        pace.came(1 << i, 1600.0 + i * 0.01)
+    assert pace.overdue == 3.5
 
 
 @pytest.mark.parametrize(("seconds", "ahead"), [(0.001, 64), (0.1, 15), (0.5, 3), (8.0, 3)])
@@ -71,7 +81,7 @@ def test_what_a_higher_stripe_passed_is_late_by_the_clock() -> None:
     def late(stripe: int, since: Since = awaited) -> int:
         return pace.lateness(stripe, since, 9.0, lowest=False, clocked=True)[1]
 
-    assert late(5) == 2  # passed at 0.1 s, 8.9 s ago, at a patience of 3 s
+    assert late(5) == 2  # passed at 0.1 s, 8.9 s ago, at a patience of 3.5 s
     assert late(60) == 1  # passed at 5.2 s
     assert late(99) == 0  # nothing passed it yet
     assert late(5, Since(7.0, 7.0)) == 0
@@ -80,9 +90,9 @@ def test_what_a_higher_stripe_passed_is_late_by_the_clock() -> None:
 
 def test_the_lowest_is_late_when_nothing_comes() -> None:
     pace = Pace(0.0)
-    pace.took(1.0)
+    pace.took(2.0)
     pace.came(1 << 9, 2.0)
     awaited = Since(0.0, 0.0)
-    assert pace.lateness(0, awaited, 4.9, lowest=True, clocked=False)[1] == 0
-    assert pace.lateness(0, awaited, 5.0, lowest=True, clocked=False)[1] == 1
-    assert pace.lateness(0, awaited, 8.0, lowest=True, clocked=False)[1] == 2
+    assert pace.lateness(0, awaited, 7.9, lowest=True, clocked=False)[1] == 0
+    assert pace.lateness(0, awaited, 8.0, lowest=True, clocked=False)[1] == 1
+    assert pace.lateness(0, awaited, 14.0, lowest=True, clocked=False)[1] == 2

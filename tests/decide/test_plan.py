@@ -10,7 +10,8 @@ from p2pd.decide.bits import iter_bits, mask_of
 from p2pd.decide.election import LISTEN
 from p2pd.decide.fetchers import FETCHERS
 from p2pd.decide.ownership import object_key, ranked, stripe_key
-from p2pd.decide.plan import DEMOTED, IN_FLIGHT, LOOKAHEAD, SETTLE, FetchPlan, Way
+from p2pd.decide.plan import IN_FLIGHT, LOOKAHEAD, SETTLE, FetchPlan, Way
+from p2pd.decide.standing import Standing
 from p2pd.model.layout import Layout
 from p2pd.model.reference import Digest
 
@@ -42,6 +43,10 @@ def fetch(plan: FetchPlan, now: float) -> tuple[int, ...]:
     for stripe in stripes:
         plan.started(stripe, now)
     return stripes
+
+
+def way_of(plan: FetchPlan) -> Way:
+    return plan.way
 
 
 def wan_brings(plan: FetchPlan, stripe: int, now: float) -> None:
@@ -267,7 +272,8 @@ def test_a_claim_that_others_pass_is_taken_over() -> None:
         now += 0.25
         theirs = next(s for s in owned_by("a", "me", stripes=range(LONG.stripe_count)) if not had >> s & 1)
         had |= 1 << theirs
-        plan.member_progress("a", had & ~(1 << stuck), had, Way.SEEDER, now)
+        theirs_and_mine = had | plan.have
+        plan.member_progress("a", theirs_and_mine & ~(1 << stuck), theirs_and_mine, Way.SEEDER, now)
         plan.gained(theirs, now)
         for stripe in [s for s in plan.in_flight if s != stuck]:
             wan_brings(plan, stripe, now)
@@ -286,33 +292,71 @@ def test_a_decision_never_asks_to_be_made_again_at_once() -> None:
         now = decision.wake_at
 
 
-# Rule 4: the slow rank last.
+# Rule 4: who is a burden leaves the WAN to others.
 
 
-def test_a_node_that_was_overtaken_is_not_waited_for_again_for_a_time() -> None:
-    first, second, third = owned_by("slow", "me")[:3]
-    plan = plan_of("slow", have=ALL & ~(1 << first | 1 << second | 1 << third))
-    plan.member_progress("slow", 0, 1 << first | 1 << second, Way.SEEDER, 0.0)
-    now = PATIENCE_AT_FIRST
-    assert fetch(plan, now) == (first,)
-    wan_brings(plan, first, now + 1)
-    assert fetch(plan, now + 1) == (second, third)
-    wan_brings(plan, second, now + 2)
-    plan.failed(third, now + 2, 0.0)
-    forgiven = now + 2 + DEMOTED * plan.patience
-    plan.member_progress("slow", 0, 1 << third, Way.SEEDER, forgiven - 1)
-    assert plan.decide(forgiven - 0.9).fetch == (third,)
-    assert plan.decide(forgiven).fetch == ()
+def test_a_node_that_was_overtaken_leaves_the_wan_to_others_and_says_so() -> None:
+    plan = plan_of("a", layout=LONG)
+    mine = owned_by("me", "a")[0]
+    assert mine in fetch(plan, 0.0)
+    late = plan.patience + 0.1
+    plan.member_progress("a", 1 << mine, 1 << mine, Way.SEEDER, late)
+    plan.gained(mine, late)
+    assert plan.decide(late).fetch == ()
+    assert (plan.way, plan.open_way) == (Way.NONE, Way.SEEDER)
 
 
-def test_a_claim_made_at_about_the_same_time_is_not_overtaken() -> None:
-    first, second = owned_by("a", "b", "me")[:2]
-    plan = plan_of("a", "b", have=ALL & ~(1 << first | 1 << second))
-    plan.member_progress("a", 0, 1 << first | 1 << second, Way.SEEDER, 0.0)
-    plan.member_progress("b", 0, 1 << first, Way.SEEDER, 1.2)
-    plan.member_progress("b", 1 << first, 1 << first, Way.SEEDER, 2.5)
-    plan.gained(first, 2.6)
-    assert plan.decide(2.7).fetch == ()
+def test_one_that_was_about_as_quick_goes_on() -> None:
+    plan = plan_of("a", layout=LONG)
+    mine = owned_by("me", "a")[0]
+    assert mine in fetch(plan, 0.0)
+    soon = 3.0
+    plan.member_progress("a", 1 << mine, 1 << mine, Way.SEEDER, soon)
+    plan.gained(mine, soon)
+    fetch(plan, soon)
+    assert plan.way is Way.SEEDER
+
+
+def test_one_that_stands_back_drops_what_is_late_and_ends_what_is_not() -> None:
+    standing = Standing()
+    plan = FetchPlan(DIGEST, LONG, "me", Way.SEEDER, 0.0, standing)
+    plan.member_progress("a", 0, 0, Way.SEEDER, 0.0)
+    first, second, *_ = owned_by("me", "a")
+    plan.started(first, 0.0)
+    plan.started(second, 14.0)
+    standing.step_back(16.0)
+    plan.member_progress("a", 1, 1, Way.SEEDER, 16.0)
+    assert plan.decide(16.0).drop == (first,)
+    assert list(plan.in_flight) == [second]
+    assert not plan.claimed >> first & 1, "another may begin at once"
+
+
+def test_nobody_stands_back_where_nobody_else_can_fetch() -> None:
+    standing = Standing()
+    plan = FetchPlan(DIGEST, LONG, "me", Way.SEEDER, 0.0, standing)
+    plan.member_progress("a", 0, 0, Way.SEEDER, 0.0)
+    standing.step_back(0.0)
+    plan.decide(0.0)
+    assert way_of(plan) is Way.NONE
+    plan.member_progress("a", 0, 0, Way.NONE, 1.0)
+    plan.decide(1.0)
+    assert way_of(plan) is Way.SEEDER
+    plan.member_progress("a", 0, 0, Way.SEEDER, 2.0)
+    plan.decide(2.0)
+    assert way_of(plan) is Way.SEEDER, "or two that stood back at once would return in turns"
+
+
+def test_a_node_whose_uplink_is_slow_stands_back() -> None:
+    plan = plan_of("a", "b", layout=LONG)
+    theirs, mine = owned_by("a", "me", "b")[0], owned_by("me", "a", "b")[0]
+    fetch(plan, 0.0)
+    wan_brings(plan, mine, 1.0)
+    plan.member_progress("a", 1 << theirs, 1 << theirs, Way.SEEDER, 1.0)
+    plan.member_progress("b", 1 << theirs, 1 << theirs, Way.SEEDER, 1.5)
+    fetch(plan, 3.9)
+    assert way_of(plan) is Way.SEEDER
+    fetch(plan, 4.1)
+    assert way_of(plan) is Way.NONE
 
 
 # Rule 5: one leads.
@@ -377,7 +421,7 @@ def test_another_way_is_tried_once_the_others_had_time_to_tell_theirs() -> None:
         plan.decide(0.0)
         plan.way_changed(Way.SEEDER, 10.0)
         plan.way_changed(Way.SEEDER, 10.1)
-        assert plan.way is Way.SEEDER
+        assert way_of(plan) is Way.SEEDER
     assert alone.decide(10.0).fetch == (0, 1)
     assert among.decide(10.0).fetch == ()
     assert among.decide(10.0 + SETTLE).fetch != ()
@@ -493,7 +537,7 @@ def test_whatever_happens_the_rules_hold_and_the_blob_comes(events: list[tuple[o
         window = {s for segment in plan.window() for s in LAYOUT.stripes_of(segment)}
         assert window.issuperset(decision.fetch)
         if decision.fetch:
-            assert plan.way is Way.SEEDER
+            assert way_of(plan) is Way.SEEDER
             missing = {s for segment in plan.window() for s in plan.missing_in(segment)}
             assert missing.issuperset(decision.fetch)  # nothing that a peer gives
         for stripe in decision.fetch:
