@@ -15,7 +15,7 @@ __all__ = ["Spread", "Standing"]
 _AT_FIRST = 20.0
 _LONGEST = 320.0
 _FORGIVEN = 600.0
-_SLOW = 3.0
+_SLOW = 2.0
 _SLOWER = 4.0
 _WEIGHT = 0.2
 

@@ -353,9 +353,9 @@ def test_a_node_whose_uplink_is_slow_stands_back() -> None:
     wan_brings(plan, mine, 1.0)
     plan.member_progress("a", 1 << theirs, 1 << theirs, Way.SEEDER, 1.0)
     plan.member_progress("b", 1 << theirs, 1 << theirs, Way.SEEDER, 1.5)
-    fetch(plan, 3.9)
+    fetch(plan, 2.9)
     assert way_of(plan) is Way.SEEDER
-    fetch(plan, 4.1)
+    fetch(plan, 3.1)
     assert way_of(plan) is Way.NONE
 
 

@@ -27,7 +27,7 @@ def compared(usual: float) -> Spread:
 
 
 def test_an_uplink_is_slow_in_comparison() -> None:
-    for usual, limit in ((0.2, 3.0), (2.0, 8.0)):
+    for usual, limit in ((0.2, 2.0), (2.0, 8.0)):
         spread = compared(usual)
         spread.brought(0b100, 10.0, is_mine=True)
         assert not spread.is_slow(10.0 + limit)
@@ -49,7 +49,7 @@ def test_what_was_brought_before_a_node_joined_says_nothing() -> None:
     assert not spread.is_slow(20.0)
     spread.reached(0b100, 20.0)
     spread.brought(0b1000, 21.0, is_mine=True)
-    assert spread.is_slow(24.1)
+    assert spread.is_slow(23.1)
 
 
 def test_how_long_the_others_take_is_smoothed() -> None:
