@@ -9,6 +9,7 @@ from collections.abc import Callable
 from benchmarks import bars, demo, large, matrix, plots, readme, simulate, update
 from benchmarks.faults import command as faults
 from benchmarks.micro import bare, held, hit, idle, unpack
+from benchmarks.soak import command as soak
 from benchmarks.testbed import TestbedError
 
 # Each module has add_arguments(parser) and run(options), which answers the exit code.
@@ -18,6 +19,7 @@ COMMANDS = {
     "matrix": (matrix, "every row that a bar is about, then bars and plots (make bench)"),
     "simulate": (simulate, "sites of a thousand nodes and a thousand sites, in virtual time"),
     "faults": (faults, "break a site in every way, and see what holds"),
+    "soak": (soak, "use and break a site at random for minutes, and see what holds"),
     "bare": (bare, "CPU of a node beside that of a bare libtorrent swarm"),
     "idle": (idle, "CPU and memory of a node that does nothing, and its start"),
     "hit": (hit, "how fast a node serves what it holds"),

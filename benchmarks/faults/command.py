@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
 
 from benchmarks.faults import crowds, disks, links, nodes, origins, peers
 from benchmarks.faults.row import HEAD, Limits, Row, Seen, document, judge, table
-from benchmarks.faults.stage import Stage, measure_baseline, open_stage, play
+from benchmarks.faults.stage import measure_baseline, open_stage, play
 from benchmarks.sizes import parse_bytes, parse_rate
 from benchmarks.testbed import TestbedError
 
@@ -48,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
             begun = time.monotonic()
             seen: Seen = measure_baseline(stage) if row is _NO_FAULT else play(stage, row)
             if options.logs is not None:
-                _keep_logs(stage, options.logs / row.name)
+                stage.bed.keep_logs(options.logs / row.name)
             broken += bool(judge(row.limits, seen))
             print(table(row, seen), flush=True)
             results.append(document(row, seen, time.monotonic() - begun))
@@ -71,11 +70,3 @@ def _write(options: argparse.Namespace, baseline_s: float | None, results: list[
     text = {"scenario": scenario, "baseline_s": baseline_s, "load": os.getloadavg()[0], "rows": results}
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(text, indent=1) + "\n")
-
-
-def _keep_logs(stage: Stage, directory: Path) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    homes = [stage.bed.outer.outside(stage.bed.outer.site / "seeder"), *(node.files for node in stage.nodes)]
-    for home in homes:
-        for log in home.glob("*.log"):
-            shutil.copyfile(log, directory / f"{home.name}-{log.name}")

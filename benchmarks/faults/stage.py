@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,6 +9,7 @@ from pathlib import Path
 
 import httpx
 
+from benchmarks.faults.leftovers import leftovers, wrong_held
 from benchmarks.faults.row import Row, Seen
 from benchmarks.testbed import Image, Node, SiteSpec, Testbed, TestbedError, synthetic_image
 from benchmarks.testbed.daemons import Config
@@ -20,12 +19,6 @@ from benchmarks.testbed.node import MIRROR_URL
 
 __all__ = ["Stage", "measure_baseline", "open_stage", "play"]
 
-_MIB = 1 << 20
-_STAGED = 12
-"""Segments that a node keeps loaded for peers for a minute (p2pd.app.shelf)."""
-
-_MOST_DESCRIPTORS = 300
-_MOST_RSS = 300 * _MIB
 _SETTLE_S = 5.0
 
 
@@ -174,44 +167,9 @@ class Stage:
         for node in self.nodes:
             if node.p2pd is not None and node.p2pd.is_running:
                 # A thread that ends or a file that is unlinked may take a moment.
-                wait_until(lambda node=node: not _leftovers(node), _SETTLE_S)  # type: ignore[misc]
-                self.seen.leftovers += [f"{node.name}: {what}" for what in _leftovers(node)]
-                self.seen.wrong_bytes += _wrong_held(node)
-
-
-def _store(node: Node) -> Path:
-    return node.files / "p2pd" / "store"
-
-
-def _leftovers(node: Node) -> list[str]:
-    found = []
-    for place, most in (("scratch", 0), ("staging", _STAGED)):
-        names = [path.name for path in (_store(node) / place).iterdir()]
-        if len(names) > most:
-            found.append(f"{len(names)} files in {place}/")
-    # What was assembled before a fault stays for the next try; once the blob is held it has no use.
-    held = {path.name for path in (_store(node) / "blobs" / "sha256").glob("*/*")}
-    useless = [path.name for path in (_store(node) / "partial").iterdir() if path.name.split(".")[0] in held]
-    if useless:
-        found.append(f"{len(useless)} files of held blobs in partial/")
-    assert node.p2pd is not None
-    descriptors = len(os.listdir(f"/proc/{node.p2pd.pid}/fd"))
-    if descriptors > _MOST_DESCRIPTORS:
-        found.append(f"{descriptors} open file descriptors")
-    peak = node.p2pd.usage().peak_rss
-    if peak > _MOST_RSS:
-        found.append(f"{peak >> 20} MiB of memory at the most")
-    return found
-
-
-def _wrong_held(node: Node) -> int:
-    """Files under the name of a digest that they do not have."""
-    wrong = 0
-    for path in (_store(node) / "blobs" / "sha256").glob("*/*"):
-        if not path.suffix:
-            with path.open("rb") as file:
-                wrong += hashlib.file_digest(file, "sha256").hexdigest() != path.name
-    return wrong
+                wait_until(lambda node=node: not leftovers(node), _SETTLE_S)  # type: ignore[misc]
+                self.seen.leftovers += [f"{node.name}: {what}" for what in leftovers(node)]
+                self.seen.wrong_bytes += wrong_held(node)
 
 
 @contextmanager

@@ -162,15 +162,18 @@ class Node:
             f'server = "http://{ORIGIN}"\n\n[host."{host}"]\n  capabilities = ["pull", "resolve"]\n'
         )
 
-    def prepare_fetch(self, ref: str, client: str = "fetch") -> PendingFetch:
-        """A `ctr content fetch` (client "fetch") or `ctr images pull` ("pull"), held at the gate."""
+    def prepare_fetch(self, ref: str, client: str = "fetch", log_name: str = "ctr.log") -> PendingFetch:
+        """A `ctr content fetch` (client "fetch") or `ctr images pull` ("pull"), held at the gate.
+
+        Clients that run at the same time want a log each: the end of it is the message of their outcome.
+        """
         # --debug: without it ctr draws progress by asking containerd for its state ten times a second.
         command: list[str | Path] = ["ctr", "--debug", "--address", self._socket]
         command += ["content", "fetch"] if client == "fetch" else ["images", "pull"]
         command += ["--hosts-dir", self.home / "certs.d"]
         if client != "fetch":
             command += ["--snapshotter", self._snapshotter]
-        log = self.home / "ctr.log"
+        log = self.home / log_name
         return PendingFetch(self._outer.popen([*command, ref], self.name, log=log, gated=True))
 
     def fetch(self, ref: str, client: str = "fetch", timeout: float = 120.0) -> FetchOutcome:
@@ -178,6 +181,10 @@ class Node:
         pending = self.prepare_fetch(ref, client)
         pending.go()
         return pending.wait(timeout)
+
+    def remove_image(self, ref: str) -> None:
+        """Have containerd forget an image, and wait until it has deleted what only that one needed."""
+        self.ctr("images", "rm", "--sync", ref)
 
     def held_bytes(self) -> int:
         """Bytes in containerd's content store, finished or arriving."""

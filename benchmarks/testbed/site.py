@@ -144,6 +144,17 @@ class Testbed:
         for node in self._nodes:
             node.wait_p2pd()
 
+    def daemon_logs(self) -> dict[str, Path]:
+        """Logs of p2pds, containerds, clients and seeder that there are, by a name for each."""
+        homes = [self._files("seeder"), *(node.files for node in self._nodes)]
+        return {f"{home.name}-{log.name}": log for home in homes for log in sorted(home.glob("*.log"))}
+
+    def keep_logs(self, directory: Path) -> None:
+        """Copy them there."""
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, log in self.daemon_logs().items():
+            shutil.copyfile(log, directory / name)
+
     # the WAN
 
     def wan_bytes(self) -> LinkBytes:

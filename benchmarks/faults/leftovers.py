@@ -1,0 +1,65 @@
+"""What a node has that it should not: files that nothing owns, memory, descriptors, wrong bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from benchmarks.testbed import Node, Process
+
+__all__ = ["descriptors", "leftovers", "store_of", "wrong_held"]
+
+_MIB = 1 << 20
+_STAGED = 12
+"""Segments that a node keeps loaded for peers for a minute (p2pd.app.shelf)."""
+
+_MOST_DESCRIPTORS = 300
+_MOST_RSS = 300 * _MIB
+
+
+def store_of(node: Node) -> Path:
+    """The store of a node's p2pd, as this process sees it."""
+    return node.files / "p2pd" / "store"
+
+
+def descriptors(process: Process) -> int:
+    """Open files and sockets; raises ProcessLookupError once it has ended."""
+    try:
+        return len(os.listdir(f"/proc/{process.pid}/fd"))
+    except FileNotFoundError as error:
+        raise ProcessLookupError(f"{process.name} has ended") from error
+
+
+def leftovers(node: Node) -> list[str]:
+    """A line for each thing that a node which rests should not have; its p2pd must run."""
+    found = []
+    for place, most in (("scratch", 0), ("staging", _STAGED)):
+        names = [path.name for path in (store_of(node) / place).iterdir()]
+        if len(names) > most:
+            found.append(f"{len(names)} files in {place}/")
+    # What was assembled before a fault stays for the next try; once the blob is held it has no use.
+    held = {path.name for path in (store_of(node) / "blobs" / "sha256").glob("*/*")}
+    useless = [
+        path.name for path in (store_of(node) / "partial").iterdir() if path.name.split(".")[0] in held
+    ]
+    if useless:
+        found.append(f"{len(useless)} files of held blobs in partial/")
+    assert node.p2pd is not None
+    count = descriptors(node.p2pd)
+    if count > _MOST_DESCRIPTORS:
+        found.append(f"{count} open file descriptors")
+    peak = node.p2pd.usage().peak_rss
+    if peak > _MOST_RSS:
+        found.append(f"{peak >> 20} MiB of memory at the most")
+    return found
+
+
+def wrong_held(node: Node) -> int:
+    """Files under the name of a digest that they do not have."""
+    wrong = 0
+    for path in (store_of(node) / "blobs" / "sha256").glob("*/*"):
+        if not path.suffix:
+            with path.open("rb") as file:
+                wrong += hashlib.file_digest(file, "sha256").hexdigest() != path.name
+    return wrong
