@@ -17,6 +17,7 @@ from p2pd.ports.content import Blob
 from p2pd.ports.origin import Origin
 from p2pd.ports.store import Partial, Store, TagRecord
 from seeder.metrics import SeederMetrics
+from seeder.passing import Passing
 from seeder.transfers import Transfers
 
 __all__ = ["SeederContent", "UsageSink"]
@@ -56,6 +57,7 @@ class SeederContent:
         self._on_served = on_served
         self._clock = clock
         self._metrics = metrics or SeederMetrics()
+        self._passing = Passing(origin, self._metrics)
         self._tags: Flights[tuple[Repository, Tag], tuple[Descriptor, bool]] = Flights()
         self._manifests: Flights[tuple[Repository, Digest], Manifest] = Flights()
         self._documents: Flights[tuple[Repository, str], bytes] = Flights()
@@ -74,8 +76,13 @@ class SeederContent:
         """See `Content.blob`: held, or growing while it comes from the origin."""
         held = await self._store.open(digest)
         if held is None:
-            partial = await self._transfers.obtain(repository, digest)
-            return _Counted(_Growing(self._store, partial), digest, repository, self._note_served)
+            try:
+                partial = await self._transfers.obtain(repository, digest)
+            except StoreError as error:
+                through = await self._passing.blob(repository, digest, error)
+                return _Counted(through, digest, repository, self._note_served)
+            growing = _Growing(self._store, partial, self._passing.follow(repository, partial))
+            return _Counted(growing, digest, repository, self._note_served)
         return _Counted(held, digest, repository, self._note_served)
 
     async def tags(self, repository: Repository, query: str) -> bytes:
@@ -103,14 +110,10 @@ class SeederContent:
             raise InvalidReference(f"a blob of {size} bytes has no segment {index}")
         held_size = self._store.size_of(digest)
         if held_size is None:
-            partial = await self._transfers.obtain(repository, digest)
-            _check_size(digest, partial.size, size)
-            meta = partial.segment_meta(index)
-            if meta is not None:
-                return meta
-            segment = Layout(size).segment(index)
-            await _wait_for(partial, segment.offset + segment.length)
-            meta = partial.segment_meta(index)
+            try:
+                meta = await self._meta_on_its_way(repository, digest, size, index)
+            except StoreError as error:
+                return await self._passing.segment_meta(repository, digest, size, index, error)
             if meta is not None:
                 return meta
         else:
@@ -119,6 +122,19 @@ class SeederContent:
         if meta is None:
             raise NotFound(f"{digest} has no metadata for segment {index}; it is to be fetched whole")
         return meta
+
+    async def _meta_on_its_way(
+        self, repository: Repository, digest: Digest, size: int, index: int
+    ) -> SegmentMeta | None:
+        """From the assembly of the blob; None where the blob is held by then."""
+        partial = await self._transfers.obtain(repository, digest)
+        _check_size(digest, partial.size, size)
+        meta = partial.segment_meta(index)
+        if meta is not None:
+            return meta
+        segment = Layout(size).segment(index)
+        await _wait_for(partial, segment.offset + segment.length)
+        return partial.segment_meta(index)
 
     def _note_served(self, digest: Digest, repository: Repository, size: int, served: int) -> None:
         self._metrics.served_bytes.inc(served)
@@ -184,9 +200,10 @@ async def _wait_for(partial: Partial, stop: int) -> None:
 class _Growing:
     """A blob that was on its way when it was asked for; by the time it is read it may be held."""
 
-    def __init__(self, store: Store, partial: Partial) -> None:
+    def __init__(self, store: Store, partial: Partial, follower: Blob) -> None:
         self._store = store
         self._partial = partial
+        self._follower = follower
 
     @property
     def size(self) -> int:
@@ -194,7 +211,7 @@ class _Growing:
 
     async def chunks(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         held = await self._store.open(self._partial.digest)
-        async with aclosing((held or self._partial).chunks(start, stop)) as chunks:
+        async with aclosing((held or self._follower).chunks(start, stop)) as chunks:
             async for chunk in chunks:
                 yield chunk
 

@@ -154,18 +154,22 @@ class Transfers:
         size = await self._origin.blob_size(repository, digest)
         if self._make_room is not None:
             await self._make_room(digest, size)
-        partial = await self._store.begin(digest, size)
-        had = partial.frontier
+        partial = await self._store.begin(digest, size, resume=False)
+        had: int | None = None
         try:
             transfer.partial = partial
             transfer.live.set()
+            while await partial.resume():
+                pass  # readers get meanwhile what was hashed again
+            had = partial.frontier
             await pull_blob(self._origin, repository, partial, policy=self._policy, rng=self._rng)
             await partial.commit()
         except P2pdError as error:
             partial.fail(error)
             raise
         finally:
-            self._metrics.origin_bytes.labels(repository.registry).inc(max(0, partial.frontier - had))
+            if had is not None:
+                self._metrics.origin_bytes.labels(repository.registry).inc(max(0, partial.frontier - had))
             with trio.CancelScope(shield=True):
                 await partial.aclose()
         return size

@@ -82,7 +82,6 @@ class FilePartial:
         self._published = False
         self._unsure = False
         self._resumed = False
-        self._was_read = False
         self._held_at: int | None = None
         self._growth = trio.lowlevel.ParkingLot()
         self._buffer: bytearray | None = None
@@ -175,15 +174,6 @@ class FilePartial:
             self._error = error
             self._growth.unpark_all()
 
-    async def reset(self) -> None:
-        work = self._writable()
-        if self._was_read:
-            raise StoreError(f"{self._digest}: cannot start over, a client has read from it")
-        with disk_errors(f"start {self._digest} over"):
-            await trio.to_thread.run_sync(_empty, self._files, work)
-        self._hasher = PieceHasher(self._size)
-        self._frontier = self._journaled = 0
-
     async def aclose(self) -> None:
         if self._work is None:
             return
@@ -240,7 +230,6 @@ class FilePartial:
             if position >= limit:
                 await self._growth.park()
                 continue
-            self._was_read = True
             with disk_errors(f"read {self._digest}"):
                 data = await trio.to_thread.run_sync(read_at, file, position, min(limit - position, _READ))
             if not data:
@@ -348,8 +337,3 @@ def _hash_again(work: Work, hasher: PieceHasher) -> bool:
 def _cut(files: Files, work: Work, hasher: PieceHasher) -> None:
     files.truncate(work.data, hasher.position)
     files.truncate(work.journal, hasher.piece_count * ENTRY_BYTES)
-
-
-def _empty(files: Files, work: Work) -> None:
-    files.truncate(work.journal, 0)
-    files.truncate(work.data, 0)

@@ -101,10 +101,6 @@ class Partial(Protocol):
         """End all readers with `error`; what is on disk stays for the next attempt."""
         ...
 
-    async def reset(self) -> None:
-        """Drop what is on disk and start at zero; only while no reader was given a byte."""
-        ...
-
     def chunks(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         """Yield bytes [start, stop) as they come; the piece with the last byte only after `commit`."""
         ...

@@ -280,21 +280,6 @@ async def test_readers_have_what_is_resumed_by_and_by(store: Store) -> None:
     await again.aclose()
 
 
-async def test_reset_starts_over_until_a_byte_was_read(store: Store) -> None:
-    body = BODY[:LARGE]
-    partial = await store.begin(digest_of(body), LARGE)
-    await partial.append(b"\0" * 300 * KIB)
-    await partial.reset()
-    assert partial.frontier == 0
-    await partial.append(body[: 300 * KIB])
-    assert await read(partial, 0, 10) == body[:10]
-    with pytest.raises(StoreError):
-        await partial.reset()
-    await partial.append(body[300 * KIB :])
-    await partial.commit()
-    await partial.aclose()
-
-
 async def test_more_or_less_than_the_size_is_refused(store: Store) -> None:
     partial = await store.begin(digest_of(b"abc"), 3)
     await partial.append(b"ab")

@@ -157,6 +157,19 @@ async def test_a_failed_transfer_fails_fast_for_a_while_then_goes_on_from_what_i
     assert bench.origin.asked == [(1_000_000 // piece * piece, None)]
 
 
+async def test_what_an_earlier_run_left_is_readable_while_it_is_hashed_again(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    bench.store.partial_bodies[DIGEST, len(BODY)] = bytearray(BODY[: 2 * 1024 * 1024])
+    bench.store.resume_s = 30.0
+    blob = await bench.content.blob(APP, DIGEST)
+    assert await read(blob, 0, 1024) == BODY[:1024]
+    assert trio.current_time() < 1
+    assert bench.origin.asked == []
+    assert await read(blob) == BODY
+    assert bench.origin.asked == [(2 * 1024 * 1024, None)]
+
+
 async def test_wrong_content_is_never_held_nor_given_whole_nor_resumed(
     bench: Bench, autojump_clock: MockClock
 ) -> None:

@@ -53,7 +53,7 @@ class MemoryPartial:
         self._store, self._digest, self._size = store, digest, size
         self._body = body
         self._error: P2pdError | None = None
-        self._is_open, self._was_read, self._committed = True, False, False
+        self._is_open, self._committed = True, False
         self._held_at: int | None = None
         self._growth = trio.lowlevel.ParkingLot()
 
@@ -133,13 +133,6 @@ class MemoryPartial:
             self._error = error
             self._growth.unpark_all()
 
-    async def reset(self) -> None:
-        self._check_writable()
-        if self._was_read:
-            raise StoreError(f"{self._digest}: cannot start over, a client has read from it")
-        await trio.lowlevel.checkpoint()
-        self._body.clear()
-
     async def chunks(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         stop = min(stop, self._size)
         position = start
@@ -150,7 +143,6 @@ class MemoryPartial:
             if position >= limit:
                 await self._growth.park()
                 continue
-            self._was_read = True
             data = bytes(self._body[position : min(limit, position + _CHUNK)])
             await trio.lowlevel.checkpoint()
             yield data

@@ -1,0 +1,215 @@
+"""Blobs that go through the seeder without being kept, where its disk takes no more writes.
+
+Each request is one to the origin: dearer than a kept blob, but no pull fails that worked without a seeder.
+A whole blob is checked as ever: its last bytes leave only when the sha256 is right. Of a range nobody here
+can know whether it is right; who asks for ranges (nodes, runtimes) checks the whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TypeVar
+
+import structlog
+import trio
+
+from p2pd.app.flights import Flights
+from p2pd.model.errors import NotFound, RateLimited, StoreError, Unavailable, WrongContent
+from p2pd.model.layout import SHA1_BYTES, Layout, SegmentMeta
+from p2pd.model.reference import Digest, Repository
+from p2pd.ports.content import Blob
+from p2pd.ports.origin import Origin
+from p2pd.ports.store import Hasher, Partial
+from seeder.metrics import SeederMetrics
+
+__all__ = ["Passing"]
+
+log = structlog.get_logger()
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+AT_ONCE = 64
+"""Answers of an origin that are passed on at a time; more wait in line."""
+
+_REMEMBERED = 4096
+_TRIES = 3
+_PAUSE = 0.5
+
+
+class Passing:
+    """Makes blobs that are passed through, or that are once their transfer fails for want of disk."""
+
+    def __init__(self, origin: Origin, metrics: SeederMetrics) -> None:
+        self._origin = origin
+        self._metrics = metrics
+        self._slots = trio.Semaphore(AT_ONCE)
+        self._sizes: OrderedDict[tuple[Repository, Digest], int] = OrderedDict()
+        self._told: OrderedDict[Digest, None] = OrderedDict()
+        self._hashes: OrderedDict[tuple[Digest, int, int], bytearray] = OrderedDict()
+        self._hashing: Flights[tuple[Repository, Digest, int, int], SegmentMeta] = Flights()
+
+    async def blob(self, repository: Repository, digest: Digest, reason: StoreError) -> Blob:
+        """The blob as its origin gives it. Raises P2pdError."""
+        return _Through(self, repository, digest, await self._size(repository, digest, reason))
+
+    def follow(self, repository: Repository, partial: Partial) -> Blob:
+        """What `partial` gives, and where it ends because of the disk, the rest all the same."""
+        return _Following(self, repository, partial)
+
+    async def segment_meta(
+        self, repository: Repository, digest: Digest, size: int, index: int, reason: StoreError
+    ) -> SegmentMeta:
+        """Piece hashes of a segment that is read for them and not kept. Cancelled, it goes on from there."""
+        actual = await self._size(repository, digest, reason)
+        if actual != size:
+            raise NotFound(f"{digest} has {actual} bytes, not {size}")
+
+        async def hash_it() -> SegmentMeta:
+            return await self._hash(repository, digest, size, index)
+
+        return await self._hashing.join((repository, digest, size, index), hash_it)
+
+    async def bytes_of(
+        self, repository: Repository, digest: Digest, size: int, span: tuple[int, int]
+    ) -> AsyncGenerator[bytes, None]:
+        """The bytes [start, stop), unchecked, through a few breaks of the origin. Raises OriginFault."""
+        position, stop = span
+        failures = 0
+        while position < stop:
+            try:
+                async with self._slots, self._origin.open_blob(repository, digest, position, stop) as stream:
+                    if stream.size != size or stream.start > position:
+                        raise WrongContent(f"{repository} answers for {digest} with another size or range")
+                    skip = position - stream.start
+                    async for chunk in stream.chunks:
+                        data = chunk[skip : skip + stop - position]
+                        skip = max(0, skip - len(chunk))
+                        if data:
+                            failures = 0
+                            position += len(data)
+                            self._metrics.origin_bytes.labels(repository.registry).inc(len(data))
+                            yield data
+                        if position == stop:
+                            return
+                raise Unavailable(f"the origin of {digest} sent less than it was asked for")
+            except (Unavailable, RateLimited) as error:
+                failures += 1
+                self._metrics.origin_failures.labels(repository.registry).inc()
+                if failures == _TRIES:
+                    raise
+                log.debug("blob.passing_retries", digest=str(digest), offset=position, reason=str(error))
+            await trio.sleep(_PAUSE)
+
+    async def checked(
+        self, repository: Repository, digest: Digest, size: int, position: int, hasher: Hasher
+    ) -> AsyncGenerator[bytes, None]:
+        """Bytes [position, size), the last ones only if all are right; `hasher` has hashed [0, position)."""
+        kept = b""
+        async with aclosing(self.bytes_of(repository, digest, size, (position, size))) as chunks:
+            async for chunk in chunks:
+                await trio.to_thread.run_sync(hasher.update, chunk)
+                if kept:
+                    yield kept
+                kept = chunk
+        if hasher.hexdigest() != digest.hex:
+            raise WrongContent(f"{repository} gives other bytes than {digest}")
+        yield kept
+
+    def tell(self, digest: Digest, size: int, reason: StoreError) -> None:
+        """Log that a blob is passed through: once, not for each of its parts."""
+        if digest not in self._told:
+            log.warning("blob.passed_through", digest=str(digest), size=size, reason=str(reason))
+        _remember(self._told, digest, None)
+
+    async def _size(self, repository: Repository, digest: Digest, reason: StoreError) -> int:
+        known = self._sizes.get((repository, digest))
+        if known is None:
+            known = await self._origin.blob_size(repository, digest)
+        self.tell(digest, known, reason)
+        _remember(self._sizes, (repository, digest), known)
+        return known
+
+    async def _hash(self, repository: Repository, digest: Digest, size: int, index: int) -> SegmentMeta:
+        segment = Layout(size).segment(index)
+        hashes = self._hashes.get((digest, size, index), bytearray())
+        _remember(self._hashes, (digest, size, index), hashes)
+        start = segment.offset + len(hashes) // SHA1_BYTES * segment.piece_length
+        stop = segment.offset + segment.length
+        piece = bytearray()
+        async with aclosing(self.bytes_of(repository, digest, size, (start, stop))) as chunks:
+            async for chunk in chunks:
+                piece += chunk
+                while len(piece) >= segment.piece_length:
+                    whole, piece = piece[: segment.piece_length], piece[segment.piece_length :]
+                    hashes += await trio.to_thread.run_sync(_sha1, whole)
+        if piece:
+            hashes += await trio.to_thread.run_sync(_sha1, piece)
+        return SegmentMeta(digest, size, index, bytes(hashes))
+
+
+def _sha1(data: bytearray) -> bytes:
+    return hashlib.sha1(data, usedforsecurity=False).digest()
+
+
+def _remember(known: OrderedDict[K, V], key: K, value: V) -> None:
+    known[key] = value
+    known.move_to_end(key)
+    while len(known) > _REMEMBERED:
+        known.popitem(last=False)
+
+
+class _Through:
+    def __init__(self, passing: Passing, repository: Repository, digest: Digest, size: int) -> None:
+        self._passing, self._repository = passing, repository
+        self._digest, self._size = digest, size
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    async def chunks(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        passing, size = self._passing, self._size
+        if start == 0 and stop >= size:
+            source = passing.checked(self._repository, self._digest, size, 0, hashlib.sha256())
+        else:
+            source = passing.bytes_of(self._repository, self._digest, size, (start, stop))
+        async with aclosing(source) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+
+class _Following:
+    def __init__(self, passing: Passing, repository: Repository, partial: Partial) -> None:
+        self._passing, self._repository, self._partial = passing, repository, partial
+
+    @property
+    def size(self) -> int:
+        return self._partial.size
+
+    async def chunks(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        partial, position = self._partial, start
+        try:
+            async with aclosing(partial.chunks(start, stop)) as chunks:
+                async for chunk in chunks:
+                    position += len(chunk)
+                    yield chunk
+        except StoreError as error:
+            is_whole = start == 0 and stop == partial.size
+            # Of a whole blob the rest can be checked only from where the hash of the assembly stands.
+            if is_whole and position != partial.frontier:
+                raise
+            self._passing.tell(partial.digest, partial.size, error)
+        else:
+            return
+        about = (self._repository, partial.digest, partial.size)
+        if is_whole:
+            rest = self._passing.checked(*about, position, partial.hash_so_far())
+        else:
+            rest = self._passing.bytes_of(*about, (position, stop))
+        async with aclosing(rest) as chunks:
+            async for chunk in chunks:
+                yield chunk
