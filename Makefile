@@ -1,13 +1,14 @@
 # make demo    build an edge site on this machine and update it three ways (root)
 # make test    lint, types, unit and system tests
 # make fuzz    search the parsers for inputs that break them; FUZZ="--seconds 60 --only manifest" passes options
+# make mutants changes the decisions in small ways and tells which no test notices; MUTANTS="--minutes 10 --only pace"
 # make deb     the Debian packages of node and seeder, for amd64 and arm64, into build/
 # make deb-check  build them twice, compare, lintian, start each (arm64 under qemu; root)
 # make clients build containerd 2 and oras, which some tests pull with, into build/clients/
 # Also: setup, lint, unit, bench, docs (docs/configuration.md).   DEMO="--nodes 4 --json build/demo.json" passes options to the demo.
 
 PY := .venv/bin/python
-.PHONY: setup lint unit test fuzz demo bench docs deb deb-check clients
+.PHONY: setup lint unit test fuzz demo bench docs deb deb-check clients mutants
 
 setup:
 	@packaging/setup.sh
@@ -29,6 +30,10 @@ test: lint
 fuzz: setup
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-fuzz.lock
 	@$(PY) -m tests.fuzz $(FUZZ)
+
+mutants: setup
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-mutants.lock
+	@$(PY) -m tests.mutants $(MUTANTS)
 
 demo: setup
 	@$(PY) -m benchmarks demo $(DEMO)

@@ -10,4 +10,5 @@ lock() {
 lock pyproject.toml requirements.lock
 lock pyproject.toml requirements-dev.lock --extra dev
 lock pyproject.toml requirements-fuzz.lock --extra fuzz --constraint requirements.lock
+lock pyproject.toml requirements-mutants.lock --extra mutants --constraint requirements-dev.lock
 lock packaging/deb/requirements.in packaging/deb/requirements.lock
