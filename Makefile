@@ -21,11 +21,11 @@ lint: setup
 	.venv/bin/mypy packaging/deb
 
 unit: setup
-	$(PY) -m pytest -q -n 2 -m "not system and not slow"
+	$(PY) -m pytest -q -n 2 --dist worksteal -m "not system and not slow"
 
 # System tests own the machine's network while they run: one after the other.
 test: lint
-	@failed=0; $(PY) -m pytest -q -m "not system and not slow" || failed=1; $(PY) -m pytest -m "system and not slow" || failed=1; exit $$failed
+	@failed=0; $(PY) -m pytest -q -n 2 --dist worksteal -m "not system and not slow" || failed=1; $(PY) -m pytest -m "system and not slow" || failed=1; exit $$failed
 
 fuzz: setup
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-fuzz.lock

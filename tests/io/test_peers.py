@@ -8,6 +8,7 @@ import structlog
 import trio
 import trio.testing
 
+from p2pd.io import peers
 from p2pd.io.peer_link import QUEUE_MESSAGES
 from p2pd.io.peers import PeerNetwork
 from p2pd.model.errors import OurFault, PeerProtocolError, PeerUnavailable
@@ -300,15 +301,18 @@ async def test_a_request_cancelled_at_any_point_leaves_nothing_behind(
         assert await network.request(B, Ping(), 5) == Pong()
 
 
-async def test_addresses_are_bounded_and_static_ones_stay(autojump_clock: trio.testing.MockClock) -> None:
+async def test_addresses_are_bounded_and_static_ones_stay(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "_ADDRESSES", 50)
     async with open_lan() as lan:
         network = await lan.node()
         network.add_address("10.0.0.2", 7781, is_static=True)
-        for number in range(2000):
+        for number in range(200):
             network.add_address("10.1.0.1", 1 + number)
-            if number % 100 == 0:
+            if number % 10 == 0:
                 await trio.sleep(1)
-        assert len(network._addresses) == 1280
+        assert len(network._addresses) == 50
         assert ("10.0.0.2", 7781) in network._addresses
 
 
