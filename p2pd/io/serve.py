@@ -4,7 +4,8 @@ Hypercorn's trio worker is not used as it is, for three things that a registry m
 
 * it sends under a shield, so a client that stops reading holds its task, and the shutdown, for ever;
 * it closes the socket right after the last byte, and when the client has sent anything meanwhile the
-  kernel makes that an RST, on which containerd fails the whole pull;
+  kernel makes that an RST, on which containerd fails the whole pull (a FIN, however early, makes it ask
+  for the rest, here or at its next host);
 * it speaks HTTP/2 and WebSocket to whoever asks.
 
 So the connection is ours (time-outs, FIN, bounds) and the protocol is Hypercorn's.
@@ -13,7 +14,10 @@ So the connection is ours (time-outs, FIN, bounds) and the protocol is Hypercorn
 from __future__ import annotations
 
 import errno
+import os
 import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -37,12 +41,26 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
+
+@dataclass(frozen=True, slots=True)
+class _Times:
+    """See `serve`."""
+
+    graceful: float
+    idle: float = 30.0
+    write: float = 60.0
+    linger: float = 2.0
+
+
 _RECEIVE = 64 * 1024
 _BACKLOG = 256
 _MAX_PORT = 65535
 _LOCAL_CONNECTIONS = 32
-_LINGER = 2.0
-"""Seconds to wait for the client's FIN after ours, reading what it still sends."""
+_LAST_CALL = 0.05
+"""Seconds, at the stop, in which a request that was sent just now may still arrive and be answered."""
+
+_TURNED_AWAY = 256
+"""Connections over the limit that may wait for the client's FIN at a time; others are cut."""
 
 
 async def serve(
@@ -53,22 +71,24 @@ async def serve(
     graceful_s: float = 3.0,
     idle_s: float = 30.0,
     write_s: float = 60.0,
+    linger_s: float = 2.0,
     max_connections: int = 512,
     task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled; reports the bound (host, port), where `port` 0 lets the system choose.
 
     A request whose client has left is cancelled, whether it listens for `http.disconnect` or not.
-    Cancelled itself, `serve` stops listening, gives running answers `graceful_s` seconds, then cuts them.
+    Cancelled itself, `serve` stops listening, gives running answers `graceful_s` seconds, then cuts them
+    short. However a connection ends, the client reads an end of file after the last byte, and no RST:
+    for `linger_s` seconds after our FIN we wait for the client's, and read what it still sends.
     `idle_s`: longest wait for a whole request head, from the connection's start or from the last
     answer. `write_s`: longest wait for a client to take one chunk. Above `max_connections` a new
     connection is closed at once. Raises ConfigError when it cannot listen there.
     """
     listener = await _listen(host, port)
     bound = listener.socket.getsockname()
-    await _serve_on(
-        app, listener, (bound[0], bound[1]), graceful_s, idle_s, write_s, max_connections, task_status
-    )
+    times = _Times(graceful_s, idle_s, write_s, linger_s)
+    await _serve_on(app, listener, (bound[0], bound[1]), times, max_connections, task_status)
 
 
 async def serve_unix(
@@ -81,21 +101,19 @@ async def serve_unix(
 ) -> None:
     """The same at a Unix socket, for this user and `group`; reports its path. For a few clients."""
     with listening(path, group) as listener:
-        await _serve_on(app, listener, path, graceful_s, 30.0, 60.0, _LOCAL_CONNECTIONS, task_status)
+        await _serve_on(app, listener, path, _Times(graceful_s), _LOCAL_CONNECTIONS, task_status)
 
 
 async def _serve_on(
     app: ASGIApp,
     listener: trio.SocketListener,
     bound: T,
-    graceful_s: float,
-    idle_s: float,
-    write_s: float,
+    times: _Times,
     max_connections: int,
     task_status: trio.TaskStatus[T],
 ) -> None:
     context = WorkerContext(None)
-    config = _config(idle_s)
+    config = _config(times.idle)
     wrapped = ASGIWrapper(cast(ASGIFramework, _contained(app)))
     stopped = trio.Event()
 
@@ -109,21 +127,60 @@ async def _serve_on(
     async with trio.open_nursery() as nursery:
         connections: trio.Nursery = await nursery.start(hold)
 
-        async def accept(stream: trio.SocketStream) -> None:
-            if len(connections.child_tasks) > max_connections:
-                log.warning("too many connections, one was closed", limit=max_connections)
-                await stream.aclose()
-                return
-            await _handle(_Connection(wrapped, config, context, stream, write_s))
+        served = 0
 
+        async def accept(stream: trio.SocketStream) -> None:
+            nonlocal served
+            if served >= max_connections:
+                log.warning("too many connections, one was closed", limit=max_connections)
+                async with stream:
+                    if len(connections.child_tasks) <= max_connections + _TURNED_AWAY:
+                        await _part(stream, times.linger)
+                return
+            served += 1
+            try:
+                await _handle(_Connection(wrapped, config, context, stream, times))
+            finally:
+                served -= 1
+
+        # Outlives the listener's own descriptor: closing the last one resets who waits to be accepted.
+        queue = socket.socket(fileno=os.dup(listener.socket.fileno()))
         try:
             task_status.started(bound)
             await trio.serve_listeners(accept, [listener], handler_nursery=connections)
         finally:
-            connections.cancel_scope.deadline = trio.current_time() + graceful_s
+            for stream in _drained(queue):
+                connections.start_soon(accept, stream)
+            connections.cancel_scope.deadline = trio.current_time() + times.graceful
             stopped.set()
             with trio.CancelScope(shield=True):
                 await context.terminated.set()
+
+
+def _drained(queue: socket.socket) -> Iterator[trio.SocketStream]:
+    """Close a listening socket; yields the connections that nobody had accepted yet."""
+    with queue:
+        queue.setblocking(False)
+        while True:
+            try:
+                sock, _ = queue.accept()
+            except OSError:
+                return
+            yield trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+
+
+async def _part(stream: trio.SocketStream, linger_s: float) -> None:
+    """Send our FIN and read on until the client's: closing with bytes unread would send an RST.
+
+    Shielded, for `linger_s` seconds only: whoever is cancelled still parts in good order.
+    """
+    with trio.move_on_after(linger_s, shield=True):
+        try:
+            await stream.send_eof()
+            while await stream.receive_some(_RECEIVE):
+                pass
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
 
 
 def _contained(app: ASGIApp) -> ASGIApp:
@@ -182,13 +239,13 @@ class _Connection:
         config: Config,
         context: WorkerContext,
         stream: trio.SocketStream,
-        write_s: float,
+        times: _Times,
     ) -> None:
         self._app = app
         self._config = config
         self._context = context
         self._stream = stream
-        self._write_s = write_s
+        self._times = times
         self._send_lock = trio.Lock()
         self._idle_task = TrioSingleTask()
         self._life = trio.CancelScope()
@@ -198,25 +255,32 @@ class _Connection:
 
     async def run(self) -> None:
         async with self._stream:
-            with self._life:
-                async with TaskGroup() as self._tasks:
-                    self._protocol = H11Protocol(
-                        self._app,
-                        self._config,
-                        self._context,
-                        self._tasks,
-                        ConnectionState({}),
-                        False,
-                        _endpoint(self._stream.socket.getpeername()),
-                        _endpoint(self._stream.socket.getsockname()),
-                        self._take,
-                    )
-                    await self._idle_task.restart(self._tasks, self._close_when_idle)
-                    with self._reading:
-                        await self._read()
-                    # The client has left (or its time to leave is over): so has its request.
-                    await self._protocol.handle(Closed())
-                    self._life.cancel()
+            try:
+                with self._life:
+                    await self._converse()
+            finally:
+                until = self._reading.deadline - trio.current_time()
+                await _part(self._stream, max(0.0, min(self._times.linger, until)))
+
+    async def _converse(self) -> None:
+        async with TaskGroup() as self._tasks:
+            self._protocol = H11Protocol(
+                self._app,
+                self._config,
+                self._context,
+                self._tasks,
+                ConnectionState({}),
+                False,
+                _endpoint(self._stream.socket.getpeername),
+                _endpoint(self._stream.socket.getsockname),
+                self._take,
+            )
+            await self._idle_task.restart(self._tasks, self._close_when_idle)
+            with self._reading:
+                await self._read()
+            # The client has left (or its time to leave is over): so has its request.
+            await self._protocol.handle(Closed())
+            self._life.cancel()
 
     async def _read(self) -> None:
         while True:
@@ -249,15 +313,15 @@ class _Connection:
     async def _send(self, data: bytes) -> None:
         async with self._send_lock:
             try:
-                with trio.fail_after(self._write_s):
+                with trio.fail_after(self._times.write):
                     await self._stream.send_all(data)
             except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
                 self._life.cancel()
 
     async def _end(self) -> None:
-        """Send our FIN; read on until the client's, for closing with bytes unread would send an RST."""
+        """Send our FIN, and let `_read` wait for the client's."""
         self._is_ending = True
-        self._reading.deadline = min(self._reading.deadline, trio.current_time() + _LINGER)
+        self._reading.deadline = min(self._reading.deadline, trio.current_time() + self._times.linger)
         # The protocol holds bytes back that came before the answer's end: nobody waits for them now.
         self._feeding.cancel()
         try:
@@ -268,13 +332,18 @@ class _Connection:
             self._life.cancel()
 
     async def _close_when_idle(self) -> None:
-        with trio.move_on_after(self._config.keep_alive_timeout):
+        with trio.move_on_after(self._times.idle):
             await self._context.terminated.wait()
+            await trio.sleep(_LAST_CALL)
         await self._end()
 
 
-def _endpoint(address: object) -> tuple[str, int] | None:
-    """Host and port; None at a Unix socket, whose clients have no address."""
+def _endpoint(ask: Callable[[], object]) -> tuple[str, int] | None:
+    """Host and port; None at a Unix socket, whose clients have no address, and of one that has left."""
+    try:
+        address = ask()
+    except OSError:
+        return None
     return (address[0], address[1]) if isinstance(address, tuple) else None
 
 
