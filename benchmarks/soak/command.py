@@ -93,6 +93,7 @@ def _text(player: Player, broken: Sequence[str], errors: Counter[str]) -> str:
     lines += aligned(heads, [_series_row(one) for one in judged])
     short = len(player.watch.series) - len(judged)
     lines.append(f"{short} lives of daemons were shorter than {LEAST_S:.0f} s and are not judged")
+    lines.append(f"for {player.watch.saturated:.0%} of the time this machine had no CPU to spare")
     if errors:
         told = ", ".join(f"{count} {event}" for event, count in errors.most_common())
         lines.append(f"log lines of level error: {told}")
@@ -137,6 +138,7 @@ def _document(
         "closing": [_pull_document(player, pull) for pull in seen.closing],
         "outages": [[out.place, round(out.begin, 1), round(out.end, 1)] for out in player.watch.outages],
         "series": {one.name: one.samples for one in player.watch.series},
+        "saturated": round(player.watch.saturated, 3),
         "errors": dict(errors),
         "broken": list(broken),
     }

@@ -14,7 +14,7 @@ from enum import StrEnum
 
 __all__ = ["Event", "Kind", "make_plan"]
 
-_PULL_EVERY_S = 5.0
+_PULL_EVERY_S = 8.0
 _FAULT_EVERY_S = 6.0
 _CALM_S = 5.0
 """Time at the beginning in which nothing breaks."""

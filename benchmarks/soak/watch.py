@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from benchmarks.faults.leftovers import descriptors
+from benchmarks.machine import LoadWatch
 from benchmarks.soak.verdict import Outage, Series
 from benchmarks.testbed import Process, Testbed
 
@@ -28,10 +29,17 @@ class Watch:
         self._named: Counter[str] = Counter()
         self._reported: set[int] = set()
         self._outages: list[Outage] = []
+        self._machine = LoadWatch(0.0)
         self.broken: list[str] = []
 
     def start(self) -> None:
         self._begun = time.monotonic()
+        self._machine = LoadWatch(0.0)
+
+    @property
+    def saturated(self) -> float:
+        """Share of the time in which this machine had no CPU to spare."""
+        return self._machine.finish().saturated
 
     @property
     def now(self) -> float:
@@ -67,6 +75,7 @@ class Watch:
     def run(self, over: threading.Event) -> None:
         """Look until it is `over`."""
         while not over.wait(_EVERY_S):
+            self._machine.sample()
             for name, process in self._daemons():
                 self._look(name, process)
 
