@@ -1,4 +1,4 @@
-"""What a node has that it should not: files that nothing owns, memory, descriptors, wrong bytes."""
+"""What a daemon has that it should not: files that nothing owns, memory, descriptors, wrong bytes."""
 
 from __future__ import annotations
 
@@ -31,34 +31,31 @@ def descriptors(process: Process) -> int:
         raise ProcessLookupError(f"{process.name} has ended") from error
 
 
-def leftovers(node: Node) -> list[str]:
-    """A line for each thing that a node which rests should not have; its p2pd must run."""
+def leftovers(store: Path, process: Process) -> list[str]:
+    """A line for each thing that a daemon which rests should not have; it must run."""
     found = []
     for place, most in (("scratch", 0), ("staging", _STAGED)):
-        names = [path.name for path in (store_of(node) / place).iterdir()]
+        names = [path.name for path in (store / place).iterdir()]
         if len(names) > most:
             found.append(f"{len(names)} files in {place}/")
     # What was assembled before a fault stays for the next try; once the blob is held it has no use.
-    held = {path.name for path in (store_of(node) / "blobs" / "sha256").glob("*/*")}
-    useless = [
-        path.name for path in (store_of(node) / "partial").iterdir() if path.name.split(".")[0] in held
-    ]
+    held = {path.name for path in (store / "blobs" / "sha256").glob("*/*")}
+    useless = [path.name for path in (store / "partial").iterdir() if path.name.split(".")[0] in held]
     if useless:
         found.append(f"{len(useless)} files of held blobs in partial/")
-    assert node.p2pd is not None
-    count = descriptors(node.p2pd)
+    count = descriptors(process)
     if count > _MOST_DESCRIPTORS:
         found.append(f"{count} open file descriptors")
-    peak = node.p2pd.usage().peak_rss
+    peak = process.usage().peak_rss
     if peak > _MOST_RSS:
         found.append(f"{peak >> 20} MiB of memory at the most")
     return found
 
 
-def wrong_held(node: Node) -> int:
+def wrong_held(store: Path) -> int:
     """Files under the name of a digest that they do not have."""
     wrong = 0
-    for path in (store_of(node) / "blobs" / "sha256").glob("*/*"):
+    for path in (store / "blobs" / "sha256").glob("*/*"):
         if not path.suffix:
             with path.open("rb") as file:
                 wrong += hashlib.file_digest(file, "sha256").hexdigest() != path.name

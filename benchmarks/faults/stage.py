@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
 
-from benchmarks.faults.leftovers import leftovers, wrong_held
+from benchmarks.faults.leftovers import leftovers, store_of, wrong_held
 from benchmarks.faults.row import Row, Seen
 from benchmarks.testbed import Image, Node, SiteSpec, Testbed, TestbedError, synthetic_image
 from benchmarks.testbed.daemons import Config
@@ -165,11 +166,12 @@ class Stage:
 
     def _look_for_leftovers(self) -> None:
         for node in self.nodes:
-            if node.p2pd is not None and node.p2pd.is_running:
+            if (process := node.p2pd) is not None and process.is_running:
+                look = partial(leftovers, store_of(node), process)
                 # A thread that ends or a file that is unlinked may take a moment.
-                wait_until(lambda node=node: not leftovers(node), _SETTLE_S)  # type: ignore[misc]
-                self.seen.leftovers += [f"{node.name}: {what}" for what in leftovers(node)]
-                self.seen.wrong_bytes += wrong_held(node)
+                wait_until(lambda look=look: not look(), _SETTLE_S)  # type: ignore[misc]
+                self.seen.leftovers += [f"{node.name}: {what}" for what in look()]
+                self.seen.wrong_bytes += wrong_held(store_of(node))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from benchmarks.faults.leftovers import leftovers, store_of, wrong_held
 from benchmarks.soak.plan import Event, Kind
 from benchmarks.soak.verdict import Pull, is_excused
 from benchmarks.soak.watch import Watch
-from benchmarks.testbed import Image, Node, Testbed, TestbedError
+from benchmarks.testbed import Image, Node, Process, Testbed, TestbedError
 from benchmarks.testbed.daemons import Config
 from benchmarks.testbed.live_site import LiveSite, wait_until
 from p2pd.io.admin_client import AdminClient
@@ -27,8 +27,6 @@ _PATIENCE_S = 180.0
 _STOP_S = 10.0
 _SETTLE_S = 90.0
 """Until what stays loaded for peers for a minute (p2pd.app.shelf) is gone, and a little more."""
-
-_SEEDER = "seeder"
 
 
 @dataclass(slots=True)
@@ -151,7 +149,7 @@ class Player:
                     self._over.wait(event.seconds)
             case Kind.KILL_SEEDER:
                 assert self._bed.seeder is not None
-                with self.watch.outage(_SEEDER):
+                with self.watch.outage("seeder"):
                     self._bed.seeder.kill()
                     self._over.wait(event.seconds)
                     self._bed.start_seeder(self._changes)
@@ -200,22 +198,34 @@ class Player:
 
     def _settle(self) -> None:
         self._say("waiting for what stays loaded for peers")
-        wait_until(lambda: not any(self._left(node) for node in self._bed.nodes), _SETTLE_S)
-        for node in self._bed.nodes:
-            for what in self._left(node):
-                self.watch.note(f"{node.name}: left over: {what}")
-            if node.p2pd is not None and node.p2pd.is_running and (wrong := wrong_held(node)):
-                self.watch.note(f"{node.name}: {wrong} held blobs are not their digest")
+        wait_until(lambda: not self._left(), _SETTLE_S)
+        for what in self._left():
+            self.watch.note(f"left over: {what}")
+        for name, store, _ in self._running():
+            if wrong := wrong_held(store):
+                self.watch.note(f"{name}: {wrong} held blobs are not their digest")
 
-    def _left(self, node: Node) -> list[str]:
+    def _running(self) -> list[tuple[str, Path, Process]]:
+        seeder_store = self._bed.outer.outside(self._bed.outer.site / "seeder" / "state" / "store")
+        known = [(node.name, store_of(node), node.p2pd) for node in self._bed.nodes]
+        known.append(("seeder", seeder_store, self._bed.seeder))
+        return [(name, store, each) for name, store, each in known if each is not None and each.is_running]
+
+    def _left(self) -> list[str]:
+        found = [
+            f"{name}: {what}" for name, store, each in self._running() for what in leftovers(store, each)
+        ]
+        for node in self._bed.nodes:
+            if node.p2pd is not None and node.p2pd.is_running:
+                found += [f"{node.name}: {what}" for what in self._left_of_transfers(node)]
+        return found
+
+    def _left_of_transfers(self, node: Node) -> list[str]:
         """After pulls of everything nothing of any transfer is left, not even what could be resumed."""
-        if node.p2pd is None or not node.p2pd.is_running:
-            return []
-        found = leftovers(node)
-        if rests := [path.name for path in (store_of(node) / "partial").iterdir()]:
-            found.append(f"{len(rests)} files in partial/, first {rests[0]}")
+        rests = [path.name for path in (store_of(node) / "partial").iterdir()]
         running = AdminClient(node.files / "p2pd.sock", node.name).get("/v1/transfers")["transfers"]
-        return found + [f"a transfer of {one['digest']} runs" for one in running]
+        found = [f"a transfer of {one['digest']} runs" for one in running]
+        return [*found, *(f"partial/{name}" for name in rests)]
 
 
 @contextmanager
