@@ -21,6 +21,7 @@ from p2pd.app.lead import lead
 from p2pd.app.meeting import Meeting
 from p2pd.app.site import Site
 from p2pd.decide.bits import bits_to_bytes, bytes_to_bits, mask_of, run_to_bits
+from p2pd.decide.hearsay import Hearsay
 from p2pd.decide.plan import FetchPlan, Way
 from p2pd.decide.report import Report
 from p2pd.io.files import read_part
@@ -120,7 +121,7 @@ class Transfer:
         self._raw: dict[int, bytes] = {}
         self._fetches: dict[int, trio.CancelScope] = {}
         self._given: dict[int, bytes] = {}
-        self._hearsay: dict[int, dict[str, SegmentMeta]] = {}
+        self._hearsay = Hearsay()
         self._doubted_at: float | None = None
         self.is_peers_fault = False
         """Whether wrong bytes may be a peer's doing: what fits hashes from a seeder is the seeder's."""
@@ -200,29 +201,36 @@ class Transfer:
         self.poke()
 
     def hear_meta(self, node: str, meta: SegmentMeta) -> None:
-        """A peer's word on metadata. It counts only where this node cannot, or should not, ask a seeder.
+        """A peer's word on metadata. It counts only where this node cannot, or should not, ask a seeder,
+        or gets no answer from it.
 
         Pieces that fit wrong hashes would be delivered before the whole sha256 can be judged: what they
         vouch for is held back until that is known, or for `HELD_BACK` seconds.
         """
         if meta.index not in self.metas:
-            self._hearsay.setdefault(meta.index, {}).setdefault(node, meta)
+            self._hearsay.heard(node, meta, trio.current_time())
             self._believe_peers()
 
     def _believe_peers(self) -> None:
-        if self.plan.open_way is Way.SEEDER or not self._hearsay:
-            return
-        could_ask = self.own_way() is Way.SEEDER
-        for index, words in list(self._hearsay.items()):
-            meta = self._meeting.choice.believed(words, could_ask=could_ask)
-            if meta is None:
-                continue
-            del self._hearsay[index]
-            is_news = index not in self.metas
-            self.learn_meta(meta, announce=False)
+        now = trio.current_time()
+        beliefs = self._hearsay.believed(
+            self._meeting.choice,
+            self.plan.holders,
+            now,
+            is_asking=self.plan.open_way is Way.SEEDER,
+            could_ask=self.own_way() is Way.SEEDER,
+        )
+        for belief in beliefs:
+            is_news = belief.meta.index not in self.metas
+            self.learn_meta(belief.meta, announce=False)
             self.is_peers_fault |= is_news
-            if is_news and index in self.metas and not could_ask and self._doubted_at is None:
-                self._doubted_at = trio.current_time()
+            if (
+                is_news
+                and belief.meta.index in self.metas
+                and belief.is_doubtful
+                and self._doubted_at is None
+            ):
+                self._doubted_at = now
                 self.partial.hold_back(True)
 
     def _doubt_no_longer(self, now: float) -> None:

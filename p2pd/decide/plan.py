@@ -22,7 +22,7 @@ every node applies to its own view of the swarm:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -297,7 +297,7 @@ class FetchPlan:
         return [node for node, member in self._members.items() if member.way is way]
 
     @property
-    def holders(self) -> Iterable[str]:
+    def holders(self) -> Collection[str]:
         """Other nodes that hold the blob."""
         return self._holders
 

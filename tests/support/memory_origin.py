@@ -26,7 +26,8 @@ def digest_of(data: bytes) -> Digest:
 
 class MemoryOrigin:
     """`SeederOrigin` over a dict. `fault`, when set, is raised by every call; it is set
-    to Unavailable once `fault_after` bytes were given.
+    to Unavailable once `fault_after` bytes were given. One that `is_silent` never answers for a
+    segment or a blob, and says so to nobody.
 
     `bytes_s` limits all streams together; `given` counts blob bytes, `asked` calls by name.
     """
@@ -37,6 +38,7 @@ class MemoryOrigin:
         self.fault: P2pdError | None = None
         self.tag_fault: P2pdError | None = None
         self.fault_after: int | None = None
+        self.is_silent = False
         self.bytes_s = bytes_s
         self.given: Counter[Digest] = Counter()
         self.asked: Counter[str] = Counter()
@@ -76,7 +78,7 @@ class MemoryOrigin:
         self, repository: Repository, digest: Digest, start: int = 0, stop: int | None = None
     ) -> AsyncGenerator[BlobStream, None]:
         self._check("open_blob")
-        await trio.lowlevel.checkpoint()
+        await self._answer()
         data = self._blob(digest)
         stop = len(data) if stop is None else stop
         async with aclosing(self._chunks(digest, data, start, stop)) as chunks:
@@ -108,12 +110,17 @@ class MemoryOrigin:
 
     async def segment(self, repository: Repository, digest: Digest, size: int, index: int) -> SegmentMeta:
         self._check("segment")
-        await trio.lowlevel.checkpoint()
+        await self._answer()
         cut = Layout(size).segment(index)
         data = self._blob(digest)[cut.offset : cut.offset + cut.length]
         pieces = range(0, cut.length, cut.piece_length)
         hashes = b"".join(hashlib.sha1(data[at : at + cut.piece_length]).digest() for at in pieces)
         return SegmentMeta(digest, size, index, hashes)
+
+    async def _answer(self) -> None:
+        if self.is_silent:
+            await trio.sleep_forever()
+        await trio.lowlevel.checkpoint()
 
     def _check(self, call: str) -> None:
         self.asked[call] += 1
