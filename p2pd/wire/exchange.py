@@ -22,6 +22,7 @@ from p2pd.model.messages import (
     Joined,
     Ping,
     Pong,
+    Progress,
     Query,
     QueryReply,
     Read,
@@ -36,6 +37,7 @@ from p2pd.model.messages import (
     Want,
     WantReply,
 )
+from p2pd.model.reference import Digest
 
 __all__ = ["REASON_LIMIT", "check_reply", "error_of", "one_line", "refusal_of"]
 
@@ -98,12 +100,16 @@ def check_reply(request: Request, reply: Reply) -> None:
     match request, reply:
         case Read(), ReadReply() if len(reply.data) > request.length:
             raise PeerProtocolError(f"{len(reply.data)} bytes came where {request.length} were asked for")
-        case Want(), WantReply(progress=progress) if progress is not None:
-            asked = request.progress
-            if (progress.digest, progress.size) != (asked.digest, asked.size):
-                raise PeerProtocolError(f"progress on {progress.digest} came where {asked.digest} was wanted")
-        case Join(), Joined(piece_hashes=hashes) if hashes is not None:
-            if not SegmentMeta(request.digest, request.size, request.index, hashes).is_consistent:
-                raise PeerProtocolError(f"{len(hashes)} bytes of hashes do not fit segment {request.index}")
-        case _:
-            pass
+        case Want(progress=asked), WantReply(progress=told) if told is not None and _blob_of(
+            told
+        ) != _blob_of(asked):
+            raise PeerProtocolError(f"progress on {told.digest} came where {asked.digest} was wanted")
+        case Join(), Joined(piece_hashes=hashes) if (
+            hashes is not None
+            and not SegmentMeta(request.digest, request.size, request.index, hashes).is_consistent
+        ):
+            raise PeerProtocolError(f"{len(hashes)} bytes of hashes do not fit segment {request.index}")
+
+
+def _blob_of(progress: Progress) -> tuple[Digest, int]:
+    return progress.digest, progress.size

@@ -85,3 +85,36 @@ def test_who_asks_is_told_of_the_fetchers_and_of_others() -> None:
     assert fetchers == set(told[:FETCHERS])
     assert worth_knowing(DIGEST, "other", nodes, 60) != told
     assert worth_knowing(DIGEST, "me", {"a"}, 60) == ["a"]
+
+
+def test_one_more_than_a_small_site_follows() -> None:
+    chosen = choices(MESH + 2)
+    assert sum(not choice.followed for choice in chosen.values()) == FETCHERS
+    assert all(len(choice.told) < MESH + 1 for choice in chosen.values())
+
+
+def test_a_node_knows_other_neighbours_than_its_neighbours_do() -> None:
+    nodes = {f"{i:032x}" for i in range(400)}
+    told = [worth_knowing(DIGEST, asker, nodes, 60) for asker in ("x", "y")]
+    assert told[0][:FETCHERS] == told[1][:FETCHERS]
+    assert set(told[0][FETCHERS:]) != set(told[1][FETCHERS:])
+    other = Digest("1" * 64)
+    assert set(worth_knowing(other, "x", nodes, FETCHERS)) != set(told[0][:FETCHERS])
+    assert worth_knowing(DIGEST, "x", nodes, 5) == told[0][:5]
+
+
+def test_who_is_interested_is_told_anew_as_a_whole() -> None:
+    circle = Circle(DIGEST, "me")
+    circle.add("gone")
+    circle.update({"a", "b", "me"})
+    choice = circle.choose()
+    assert choice.told == {"a", "b"}
+    circle.update({"b", "a"})
+    assert circle.choose() is choice, "nothing is worked out again without news"
+    circle.add("a")
+    circle.discard("stranger")
+    assert circle.choose() is choice
+    circle.add("c")
+    assert circle.choose().told == {"a", "b", "c"}
+    circle.update({"c"})
+    assert circle.choose().told == {"c"}

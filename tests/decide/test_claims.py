@@ -18,3 +18,12 @@ def test_a_claim_counts_until_it_ends() -> None:
     assert claims.end(3, "a") is None
     assert claims.end(3, "b") == Since(2.0, 2.0)
     assert claims.on(3, ()) == {}
+
+
+def test_what_was_never_claimed_ends_too() -> None:
+    claims = claims_of((3, "a", 1.0))
+    assert claims.end(9, "a") is None
+    assert claims.end(3, "b") is None
+    assert claims.on(3, ()) == {"a": Since(1.0, 1.0)}
+    claims.begin(3, "a", Since(4.0, 2.0))
+    assert claims.on(3, ()) == {"a": Since(4.0, 2.0)}, "a new claim counts from its own beginning"

@@ -1,4 +1,4 @@
-from p2pd.decide.election import LEAD_PATIENCE, Election
+from p2pd.decide.election import LEAD_PATIENCE, LISTEN, Election
 from p2pd.decide.ownership import object_key, ranked
 from p2pd.model.reference import Digest
 
@@ -73,3 +73,66 @@ def test_a_leader_that_only_begins_keeps_others_away_but_does_not_take_over_agai
     assert stepped_in.leads(others, 5.0 + LEAD_PATIENCE)
     stepped_in.moved(20.0)
     assert stepped_in.leads(others, 20.1)
+
+
+def others_than(node: str) -> set[str]:
+    return set(SITE) - {node}
+
+
+def test_who_has_nothing_listens_first_unless_it_is_alone() -> None:
+    first = Election(DIGEST, RANK[0])
+    assert not first.leads(others_than(RANK[0]), 50.0, is_new=True)
+    assert not first.leads(others_than(RANK[0]), 50.0 + LISTEN - 0.1, is_new=True)
+    assert first.leads(others_than(RANK[0]), 50.01 + LISTEN, is_new=True)
+    assert Election(DIGEST, RANK[0]).leads((), 50.0, is_new=True)
+    assert Election(DIGEST, RANK[0]).leads(others_than(RANK[0]), 50.0), "who has something goes on with it"
+
+
+def test_who_comes_late_yields_to_whoever_is_at_work() -> None:
+    late, others = Election(DIGEST, RANK[0]), others_than(RANK[0])
+    late.brought(RANK[3], 50.0)
+    assert not late.leads(others, 50.0, is_new=True)
+    assert not late.leads(others, 50.01 + LISTEN, is_new=True)
+    late.brought(RANK[3], 60.0)
+    assert not late.leads(others, 60.0)
+    assert not late.leads(others, 60.0 + LEAD_PATIENCE - 0.1)
+    assert late.leads(others, 60.0 + LEAD_PATIENCE), "the one at work hangs"
+
+
+def test_who_comes_late_leads_when_it_is_the_only_one_left() -> None:
+    late = Election(DIGEST, RANK[0])
+    late.brought(RANK[3], 50.0)
+    assert not late.leads(others_than(RANK[0]), 50.0, is_new=True)
+    assert late.leads((), 51.0)
+
+
+def test_what_moved_long_before_a_node_came_is_nobody_at_work() -> None:
+    node, others = Election(DIGEST, RANK[0]), others_than(RANK[0])
+    node.moved(50.0)
+    node.leads(others, 50.0 + LEAD_PATIENCE, is_new=True)
+    assert node.leads(others, 50.01 + LEAD_PATIENCE + LISTEN, is_new=True)
+
+
+def test_who_does_not_lead_does_not_lead_on() -> None:
+    stepped_in, others = Election(DIGEST, RANK[1]), others_than(RANK[1])
+    stepped_in.leads(others, 0.0)
+    assert stepped_in.leads(others, LEAD_PATIENCE)
+    stepped_in.brought(RANK[0], LEAD_PATIENCE + 1)
+    assert not stepped_in.leads(others, LEAD_PATIENCE + 1)
+    assert not stepped_in.leads(others, 2 * LEAD_PATIENCE), "its turn is over, and the better one's is not"
+    assert stepped_in.leads(others, 2 * LEAD_PATIENCE + 1)
+
+
+def test_the_patience_of_who_begins_late_begins_then() -> None:
+    second, others = Election(DIGEST, RANK[1]), others_than(RANK[1])
+    assert not second.leads(others, 500.0)
+    assert not second.leads(others, 500.0 + LEAD_PATIENCE - 0.1)
+    assert second.leads(others, 500.0 + LEAD_PATIENCE)
+
+
+def test_what_a_better_one_brought_before_a_node_stepped_in_does_not_end_its_lead() -> None:
+    stepped_in, others = Election(DIGEST, RANK[1]), others_than(RANK[1])
+    stepped_in.brought(RANK[0], 1.0)
+    assert not stepped_in.leads(others, 1.0)
+    assert stepped_in.leads(others, 1.0 + LEAD_PATIENCE)
+    assert stepped_in.leads(others, 2.0 + LEAD_PATIENCE)

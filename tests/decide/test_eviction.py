@@ -142,3 +142,31 @@ def test_rests_of_transfers_go_in_time_and_sooner_for_want_of_room() -> None:
 def test_nothing_expires_without_a_limit() -> None:
     held = [stored(1, 1e9)]
     assert expired(held, idle_times(held, {}), 0) == []
+
+
+def test_the_longest_unused_expires_first_and_large_ones_before_tiny_ones() -> None:
+    held = [
+        stored(0, 100),
+        stored(1, 300),
+        stored(2, 200),
+        stored(3, 400, SMALL_BLOB),
+        stored(4, 500, 10),
+        stored(5, 900, in_use=True),
+    ]
+    found = expired(held, {blob.digest: blob.idle for blob in held}, 100)
+    assert [blob.digest for blob in found] == [digest(number) for number in (1, 2, 4, 3)]
+
+
+def test_of_blobs_unused_for_as_long_all_nodes_choose_the_same() -> None:
+    held = [stored(number, 7) for number in range(8)]
+    idle = idle_times(held, {})
+    order = [blob.digest.hex for blob in in_order(held, idle)]
+    assert order == sorted(order) == [blob.digest.hex for blob in in_order(held[::-1], idle)]
+
+
+def test_what_is_unused_for_just_so_long_stays() -> None:
+    rest = Leftover("partial/0", digest(0), None, 100, RESUMED_WITHIN)
+    assert abandoned([rest], 1) == []
+    day_old = Leftover("partial/1", digest(1), None, 100, ABANDONED_AFTER)
+    assert abandoned([day_old], 0) == []
+    assert abandoned([day_old], 1) == [day_old]

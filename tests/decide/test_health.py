@@ -91,3 +91,45 @@ def test_word_of_a_dead_upstream_is_a_sign_of_life() -> None:
     assert reach.failed("a", 1.0, beyond=True) == [Turn(None, True), Turn("a", False)]
     assert reach.failed("a", 1.0, beyond=True) == []
     assert reach.is_up("b", 1.0)
+
+
+def test_a_source_that_is_down_for_ever_is_still_tried_every_thirty_seconds() -> None:
+    health, now = SourceHealth(), 0.0
+    for _ in range(1500):
+        health.failed(now)
+        assert not health.is_up(now)
+        now += 30.0
+        assert health.is_up(now)
+    assert health.succeeded()
+
+
+def test_who_is_to_be_tried_again_is_not_well_yet() -> None:
+    health = SourceHealth()
+    assert health.is_well
+    health.failed(0.0)
+    assert health.is_up(5.0)
+    assert not health.is_well
+    health.succeeded()
+    assert health.is_well
+
+
+def test_a_source_is_well_while_only_what_lies_behind_it_fails() -> None:
+    reach = Reach()
+    for upstream in ("quay", "docker"):
+        reach.failed(upstream, 0.0, beyond=True)
+    assert reach.is_well
+    assert reach.upstreams_down() == ["docker", "quay"]
+    reach.succeeded("quay")
+    assert reach.upstreams_down() == ["docker"]
+    reach.failed("docker", 9.0, beyond=False)
+    assert not reach.is_well
+
+
+def test_an_upstream_is_left_alone_as_long_as_it_asks() -> None:
+    reach = Reach()
+    reach.failed("a", 0.0, 12.0, beyond=True)
+    assert not reach.is_up("a", 11.9)
+    assert reach.is_up("a", 12.0)
+    reach.failed("a", 20.0, 12.0, beyond=False)
+    assert not reach.is_up("b", 31.9)
+    assert reach.is_up("b", 32.0)

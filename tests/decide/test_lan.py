@@ -45,3 +45,14 @@ def test_a_peer_that_left_is_forgotten() -> None:
     lan.forget("never seen")
     assert "a" not in lan.muted
     assert "b" in lan.muted
+
+
+def test_a_lan_that_never_works_is_tried_for_ever() -> None:
+    lan, now = LanTrust(0.0), 0.0
+    for _ in range(2000):
+        lan.owes(True, now)
+        lan.stalled(["a"], now)
+        assert now < lan.deadline < now + 5.0
+        assert lan.heard_at <= now + 160.0
+        now += 160.0
+        assert lan.unmute(now) == ["a"]

@@ -96,3 +96,43 @@ def test_the_lowest_is_late_when_nothing_comes() -> None:
     assert pace.lateness(0, awaited, 7.9, lowest=True, clocked=False)[1] == 0
     assert pace.lateness(0, awaited, 8.0, lowest=True, clocked=False)[1] == 1
     assert pace.lateness(0, awaited, 14.0, lowest=True, clocked=False)[1] == 2
+
+
+def test_a_pause_is_not_the_pace() -> None:
+    pace = Pace(0.0)
+    for i in range(1, 400):
+        pace.came(1 << i, i * 0.1)
+    before = pace.seconds
+    pace.came(1 << 400, 5000.0)
+    assert before < pace.seconds < 3 * before
+
+
+def test_a_time_before_the_last_stripe_came_does_not_turn_the_clock_back() -> None:
+    pace = Pace(0.0)
+    pace.came(1, 10.0)
+    assert pace.clock(9.0) == pace.clock(10.0)
+
+
+@given(st.floats(0, 100), st.floats(0, 500), st.booleans(), st.booleans())
+def test_a_stripe_is_looked_at_again_when_it_may_be_later_by_one(
+    at: float, waited: float, lowest: bool, clocked: bool
+) -> None:
+    pace = Pace(0.0)
+    pace.took(4.0)
+    now = at + waited
+    again, late = pace.lateness(0, Since(at, at), now, lowest=lowest, clocked=clocked)
+    assert 0 <= late <= waited / pace.patience + 1e-6
+    assert now < again <= now + pace.patience + 1e-6
+    periods = (again - at) / pace.patience
+    assert periods == pytest.approx(round(periods), abs=1e-6)
+
+
+def test_the_lowest_is_late_by_the_clock_too() -> None:
+    pace = Pace(0.0)
+    pace.took(1.0)
+    for i in range(10, 200):
+        pace.came(1 << i, (i - 9) * 0.1)
+    awaited = Since(0.0, 0.0)
+    late = pace.lateness(0, awaited, 19.0, lowest=False, clocked=True)[1]
+    assert late > 1
+    assert pace.lateness(0, awaited, 19.0, lowest=True, clocked=True)[1] == late

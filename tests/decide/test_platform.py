@@ -65,3 +65,27 @@ def test_the_platform_of_a_machine(machine: str, platform: str) -> None:
 def test_any_text_is_read_or_refused(text: str) -> None:
     with suppress(InvalidReference):
         assert str(Platform.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("wanted", "offered", "chosen"),
+    [
+        ("linux/amd64/v3", ["linux/amd64/v1", "linux/amd64/v2", "linux/amd64/v3"], 2),
+        ("linux/amd64/v3", ["linux/amd64/v2", "linux/amd64/v2"], 0),
+        ("linux/amd64", ["linux/amd64/v1"], 0),
+        ("linux/arm/v10", ["linux/arm/v1", "linux/arm/v9"], 1),
+        ("linux/arm64/v9", ["linux/arm64"], 0),
+        ("linux/arm/v", ["linux/arm/v", "linux/arm"], 0),
+        ("linux/arm/v7hf", ["linux/arm", "linux/arm/v7hf"], 1),
+        ("linux/arm/x7", ["linux/arm", "linux/arm/x7"], 1),
+        ("linux/mips/v2", ["linux/mips/v1", "linux/mips/v2"], 1),
+        ("linux/mips/v2", ["linux/mips/v1"], None),
+        ("windows/amd64", ["linux/amd64", "windows/amd64"], 1),
+        ("linux/amd64/v99999", ["linux/amd64/v99"], 0),
+    ],
+)
+def test_variants_below_the_own_one_run_where_variants_are_numbered(
+    wanted: str, offered: list[str], chosen: int | None
+) -> None:
+    found = choose(offer(*offered), Platform.parse(wanted))
+    assert (None if found is None else found.size) == chosen

@@ -41,3 +41,11 @@ def test_what_got_lost_is_told_again() -> None:
     assert report.due(0b111, 0b111, "seeder", WHOLE_EVERY - 0.1) == delta(0b100, 0)
     assert report.due(0b1111, 0b1111, "seeder", WHOLE_EVERY) == delta(0b1111, 0)
     assert report.due(0b11111, 0b11111, "seeder", WHOLE_EVERY + 1) == delta(0b10000, 0)
+
+
+def test_a_heartbeat_is_due_by_the_last_word_whenever_that_was() -> None:
+    report = Report(DIGEST, SIZE)
+    report.due(1, 1, "seeder", 100.0)
+    assert report.due(1, 1, "seeder", 100.0 + HEARTBEAT - 0.1) is None
+    assert report.due(1, 1, "seeder", 100.0 + HEARTBEAT) == delta(0, 0)
+    assert report.due(1, 1, "seeder", 100.0 + 2 * HEARTBEAT - 0.1) is None

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +72,8 @@ def main() -> int:
     parser.add_argument("--only", choices=modules, action="append", help="may be repeated")
     parser.add_argument("--jobs", type=int, default=1, help="mutants at a time")
     order = parser.parse_args()
+    # A shell that starts this in the background has it ignored, also by mutmut, which is stopped by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     prepare(order.only or modules)
     os.nice(19)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
@@ -111,7 +114,8 @@ def search(seconds: float, jobs: int) -> int:
         except subprocess.TimeoutExpired:
             print("\ntime is over", flush=True)
             process.send_signal(signal.SIGINT)
-            process.wait(30)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(30)
             return 0
         finally:
             if process.poll() is None:

@@ -18,6 +18,7 @@ NOW = 1_700_000_000.0
         (formatdate(NOW + 30, usegmt=True), 30.0),
         (formatdate(NOW - 30, usegmt=True), 0.0),
         (formatdate(NOW + 1e6, usegmt=True), 3600.0),
+        ("Tue, 14 Nov 2023 22:13:50 -0000", 30.0),
         ("-5", None),
         ("soon", None),
         ("", None),
