@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import replace
 
 import structlog
 
@@ -12,10 +13,11 @@ from p2pd.app.flights import Flights
 from p2pd.model.content import Descriptor, Manifest, filter_referrers
 from p2pd.model.errors import InvalidReference, NotFound, RateLimited, StoreError, Unavailable
 from p2pd.model.layout import Layout, SegmentMeta
+from p2pd.model.listing import LISTING_LIMIT, Listing, ListingKey
 from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.ports.content import Blob
 from p2pd.ports.origin import Origin
-from p2pd.ports.store import Partial, Store, TagRecord
+from p2pd.ports.store import ListingRecord, Partial, Store, TagRecord
 from seeder.metrics import SeederMetrics
 from seeder.passing import Passing
 from seeder.transfers import Transfers
@@ -60,7 +62,7 @@ class SeederContent:
         self._passing = Passing(origin, self._metrics)
         self._tags: Flights[tuple[Repository, Tag], tuple[Descriptor, bool]] = Flights()
         self._manifests: Flights[tuple[Repository, Digest], Manifest] = Flights()
-        self._documents: Flights[tuple[Repository, str], bytes] = Flights()
+        self._listings: Flights[ListingKey, Listing] = Flights()
 
     async def manifest(self, repository: Repository, reference: Digest | Tag) -> Manifest:
         """See `Content.manifest`; stale when the origin could not confirm where the tag points."""
@@ -85,18 +87,16 @@ class SeederContent:
             return _Counted(growing, digest, repository, self._note_served)
         return _Counted(held, digest, repository, self._note_served)
 
-    async def tags(self, repository: Repository, query: str) -> bytes:
-        """See `Content.tags`; the origin's answer of this moment."""
-        return await self._documents.join(
-            (repository, f"tags?{query}"), lambda: self._origin.tags(repository, query)
-        )
+    async def tags(self, repository: Repository, query: str) -> Listing:
+        """See `Content.tags`; the origin's answer of this moment, stale when it could not be asked."""
+        key = ListingKey.tags(repository, query)
+        return await self._list(key, lambda: self._origin.tags(repository, query))
 
-    async def referrers(self, repository: Repository, digest: Digest, artifact_type: str | None) -> bytes:
-        """See `Content.referrers`; the origin's answer of this moment."""
-        body = await self._documents.join(
-            (repository, f"referrers/{digest}"), lambda: self._origin.referrers(repository, digest)
-        )
-        return filter_referrers(body, artifact_type)
+    async def referrers(self, repository: Repository, digest: Digest, artifact_type: str | None) -> Listing:
+        """See `Content.referrers`; stale as of `tags`."""
+        key = ListingKey.referrers(repository, digest)
+        found = await self._list(key, lambda: self._origin.referrers(repository, digest))
+        return replace(found, body=filter_referrers(found.body, artifact_type))
 
     async def segment_meta(
         self, repository: Repository, digest: Digest, size: int, index: int
@@ -163,6 +163,28 @@ class SeederContent:
         except StoreError as error:
             # The answer is right all the same; what suffers is the day the origin is down.
             log.warning("tag.not_kept", tag=f"{repository}:{tag}", reason=str(error))
+
+    async def _list(self, key: ListingKey, ask: Callable[[], Awaitable[bytes]]) -> Listing:
+        async def confirm() -> Listing:
+            try:
+                body = await ask()
+            except (Unavailable, RateLimited) as error:
+                self._metrics.origin_failures.labels(key.repository.registry).inc()
+                record = await self._store.listing(key)
+                if record is None:
+                    raise
+                self._metrics.stale_listings.inc()
+                age = round(self._clock() - record.confirmed_at)
+                log.warning("listing.stale", listing=str(key), age_s=age, reason=str(error))
+                return Listing(record.body, stale=True)
+            if len(body) <= LISTING_LIMIT:
+                try:
+                    await self._store.put_listing(key, ListingRecord(body, self._clock()))
+                except StoreError as error:
+                    log.warning("listing.not_kept", listing=str(key), reason=str(error))
+            return Listing(body)
+
+        return await self._listings.join(key, confirm)
 
     async def _manifest(self, repository: Repository, digest: Digest, told: str | None) -> Manifest:
         body = await self._store.read(digest)

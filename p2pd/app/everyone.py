@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import trio
 
@@ -14,10 +14,15 @@ __all__ = ["ask_everyone"]
 
 
 async def ask_everyone(
-    peers: Peers, request: Request, within: float, take: Callable[[str, Reply], None]
+    peers: Peers,
+    request: Request,
+    within: float,
+    take: Callable[[str, Reply], None],
+    nodes: Iterable[str] | None = None,
 ) -> set[str]:
     """Call `take` with node id and reply as each comes; the ids of those that answered in `within` seconds.
 
+    All live peers are asked, or only `nodes`.
     A peer that refuses, is gone or is slow is left out: what one does not know another may.
     """
     answered: set[str] = set()
@@ -31,6 +36,6 @@ async def ask_everyone(
         take(node, reply)
 
     async with trio.open_nursery() as nursery:
-        for peer in peers.live():
-            nursery.start_soon(ask, peer.node_id)
+        for node in [peer.node_id for peer in peers.live()] if nodes is None else nodes:
+            nursery.start_soon(ask, node)
     return answered

@@ -61,6 +61,9 @@ class DaemonMetrics:
         )
         self.served_bytes = self.counter("served_bytes", "Content bytes given to clients")
         self.stale_tags = self.counter("stale_tags", "Tags answered from memory, unconfirmed")
+        self.stale_listings = self.counter(
+            "stale_listings", "Lists of tags or referrers answered from memory, unconfirmed"
+        )
         self.transfers = self.counter("transfers", "Blob transfers that ended", "result")
         self.transfers_running = self.gauge("transfers_running", "Blob transfers under way")
         self.transfer_seconds = self.histogram(

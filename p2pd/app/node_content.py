@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TypeVar
 
 import structlog
@@ -12,6 +13,7 @@ import trio
 from prometheus_client import Counter
 
 from p2pd.app.everyone import ask_everyone
+from p2pd.app.listings import Listings
 from p2pd.app.passing import Passing
 from p2pd.app.site import Site
 from p2pd.app.small import SmallObjects
@@ -21,6 +23,7 @@ from p2pd.app.transfers import Transfers
 from p2pd.model.content import Manifest, Place, filter_referrers, parts, referenced
 from p2pd.model.errors import NotFound, StoreError
 from p2pd.model.layout import SMALL_BLOB
+from p2pd.model.listing import Listing
 from p2pd.model.messages import Query, QueryReply, Reply
 from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.ports.content import Blob
@@ -44,6 +47,7 @@ class NodeContent:
         self._transfers = transfers
         self._small = small
         self._tags = tags
+        self._listings = Listings(site)
         self._passing = Passing(site)
         self._sizes: OrderedDict[Digest, int] = OrderedDict()
         self._places: OrderedDict[Digest, Place] = OrderedDict()
@@ -107,11 +111,12 @@ class NodeContent:
         body = await self._site.store.read(digest)
         return None if body is None else _Bytes(body)
 
-    async def tags(self, repository: Repository, query: str) -> bytes:
-        return await self._site.wan.tags(repository, query)
+    async def tags(self, repository: Repository, query: str) -> Listing:
+        return await self._listings.tags(repository, query)
 
-    async def referrers(self, repository: Repository, digest: Digest, artifact_type: str | None) -> bytes:
-        return filter_referrers(await self._site.wan.referrers(repository, digest), artifact_type)
+    async def referrers(self, repository: Repository, digest: Digest, artifact_type: str | None) -> Listing:
+        found = await self._listings.referrers(repository, digest)
+        return replace(found, body=filter_referrers(found.body, artifact_type))
 
     async def _size(self, repository: Repository, digest: Digest) -> int:
         """From the manifest that was just served, else from a peer, else over the WAN."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
@@ -33,6 +34,8 @@ from p2pd.model.messages import (
     QueryReply,
     Read,
     ReadReply,
+    Recall,
+    Recalled,
     Reply,
     Request,
     Resolve,
@@ -67,6 +70,7 @@ class PeerService:
             Read: self._read,
             Fetch: self._fetch,
             Resolve: self._resolve,
+            Recall: self._recall,
             UseQuery: self._use,
         }
 
@@ -174,3 +178,9 @@ class PeerService:
 
     async def _resolve(self, peer: Peer, request: Resolve) -> Reply:
         return await self._tags.answer_peer(request)
+
+    async def _recall(self, peer: Peer, request: Recall) -> Reply:
+        record = await self._site.store.listing(request.key)
+        if record is None:
+            return Recalled(None)
+        return Recalled(record.body, max(0.0, time.time() - record.confirmed_at))

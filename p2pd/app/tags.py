@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import structlog
 import trio
 
 from p2pd.app.everyone import ask_everyone
+from p2pd.app.fallback import Fallback, Remembered
 from p2pd.app.flights import Flights
 from p2pd.app.site import Site
 from p2pd.decide.ownership import object_key, ranked
 from p2pd.decide.plan import Way
 from p2pd.model.content import Descriptor, StaleTag
-from p2pd.model.errors import Denied, NotFound, P2pdError
+from p2pd.model.errors import P2pdError
 from p2pd.model.messages import Reply, Resolve, Resolved
 from p2pd.model.reference import Repository, Tag
 from p2pd.ports.peers import Peer
@@ -25,17 +27,6 @@ log = structlog.get_logger()
 
 FRESH_FOR = 2.0
 """Seconds an answer serves without being asked again: a client's HEAD and GET, a site's burst."""
-
-CONFIRM_WITHIN = 6.0
-"""Seconds until memory, where there is one, answers instead: the front end gives up after 9, and the
-manifest has to be found in them too."""
-
-HURRIED_FOR = 5.0
-CONFIRM_HURRIED = 1.0
-"""After an answer from memory the next ones wait no longer than this, for `HURRIED_FOR` seconds."""
-
-TOLD_FOR = 60.0
-"""Seconds in which a tag's staleness is logged once."""
 
 OWNER_DEADLINE = 4.0
 MEMORY_DEADLINE = 1.0
@@ -50,53 +41,17 @@ class Tags:
         self._site = site
         self._fresh: dict[Key, tuple[Descriptor, float]] = {}
         self._flights: Flights[Key, Descriptor] = Flights()
-        self._hurried_until = float("-inf")
-        self._told_stale: dict[Key, float] = {}
+        self._fallback: Fallback[Key, Descriptor] = Fallback("tag.stale", "tag", site.metrics.stale_tags)
 
     async def resolve(self, repository: Repository, tag: Tag) -> tuple[Descriptor, bool]:
         """The descriptor and whether it is stale (nobody upstream could be asked). Raises P2pdError."""
-        confirmed: list[Descriptor] = []
-        faults: list[P2pdError] = []
-        done = trio.Event()
 
-        async def confirm() -> None:
-            try:
-                confirmed.append(await self._confirm(repository, tag))
-            except P2pdError as error:
-                faults.append(error)
-            done.set()
+        async def recall(faults: Sequence[P2pdError]) -> Remembered[Descriptor] | None:
+            return _told(faults) or await self._remembered(repository, tag)
 
-        record = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(confirm)
-            hurried = trio.current_time() < self._hurried_until
-            with trio.move_on_after(CONFIRM_HURRIED if hurried else CONFIRM_WITHIN):
-                await done.wait()
-            if not confirmed and not any(isinstance(fault, NotFound | Denied) for fault in faults):
-                record = _told(faults) or await self._remembered(repository, tag)
-            if record is None:
-                await done.wait()
-            nursery.cancel_scope.cancel()
-        if confirmed:
-            return confirmed[0], False
-        if record is None or (faults and isinstance(faults[0], NotFound | Denied)):
-            raise faults[0]
-        self._hurried_until = trio.current_time() + HURRIED_FOR
-        age = time.time() - record.confirmed_at
-        self._site.metrics.stale_tags.inc()
-        reason = str(faults[0]) if faults else "the WAN gave no answer in time"
-        level = log.warning if self._is_news((repository, tag)) else log.debug
-        level("tag.stale", tag=f"{repository}:{tag}", age_s=round(age), reason=reason)
-        return record.descriptor, True
-
-    def _is_news(self, key: Key) -> bool:
-        """Whether nobody was told of late that this tag is stale: one pull asks for it several times."""
-        now = trio.current_time()
-        self._told_stale = {known: at for known, at in self._told_stale.items() if now - at < TOLD_FOR}
-        if key in self._told_stale:
-            return False
-        self._told_stale[key] = now
-        return True
+        return await self._fallback.ask(
+            (repository, tag), f"{repository}:{tag}", lambda: self._confirm(repository, tag), recall
+        )
 
     async def answer_peer(self, message: Resolve) -> Resolved:
         """What a peer is told: the upstream's word (as the tag's owner), or what is remembered."""
@@ -158,28 +113,28 @@ class Tags:
         except P2pdError as error:
             log.warning("tag.not_kept", tag=f"{repository}:{tag}", reason=str(error))
 
-    async def _remembered(self, repository: Repository, tag: Tag) -> TagRecord | None:
+    async def _remembered(self, repository: Repository, tag: Tag) -> Remembered[Descriptor] | None:
         """The newest answer that this node or any live peer remembers."""
-        records = []
+        records: list[Remembered[Descriptor]] = []
         try:
             own = await self._site.store.tag(repository, tag)
         except P2pdError as error:
             log.warning("tag.not_read", tag=f"{repository}:{tag}", reason=str(error))
         else:
-            records = [] if own is None else [own]
+            records = [] if own is None else [Remembered(own.descriptor, own.confirmed_at)]
 
         def take(_node: str, reply: Reply) -> None:
             if isinstance(reply, Resolved) and reply.descriptor is not None:
-                records.append(TagRecord(reply.descriptor, time.time() - reply.age))
+                records.append(Remembered(reply.descriptor, time.time() - reply.age))
 
         question = Resolve(repository, tag, upstream=False)
         await ask_everyone(self._site.peers, question, MEMORY_DEADLINE, take)
         return max(records, key=lambda record: record.confirmed_at, default=None)
 
 
-def _told(faults: list[P2pdError]) -> TagRecord | None:
+def _told(faults: Sequence[P2pdError]) -> Remembered[Descriptor] | None:
     """What a seeder remembers that could not ask the origin: it has seen more than this site."""
     for fault in faults:
         if isinstance(fault, StaleTag) and fault.descriptor is not None:
-            return TagRecord(fault.descriptor, time.time())
+            return Remembered(fault.descriptor, time.time())
     return None

@@ -16,8 +16,8 @@ from p2pd.decide.health import Reach, Turn
 from p2pd.decide.plan import Way
 from p2pd.io.seeder_client import SEGMENT_WAIT
 from p2pd.model.admin import Source
-from p2pd.model.content import Descriptor, Manifest, StaleTag
-from p2pd.model.errors import Denied, NotFound, OriginFault, RateLimited, Unavailable, WrongContent
+from p2pd.model.content import Descriptor, Manifest
+from p2pd.model.errors import Denied, NotFound, OriginFault, RateLimited, Stale, Unavailable, WrongContent
 from p2pd.model.layout import SegmentMeta
 from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.ports.origin import BlobStream, Origin, SeederOrigin
@@ -231,14 +231,14 @@ class Wan:
             rungs.append(self._origin)
         refused: OriginFault | None = None
         failed: OriginFault | None = None
-        stale: StaleTag | None = None
+        stale: Stale | None = None
         for rung in rungs:
             try:
                 async with self._counted(rung, repository):
                     answer = await _in_time(ask, rung)
             except (NotFound, Denied) as error:
                 refused = refused or error
-            except StaleTag as error:
+            except Stale as error:
                 stale = stale or error
             except OriginFault as error:
                 failed = error
@@ -260,7 +260,7 @@ class Wan:
         attempt = _Attempt()
         try:
             yield attempt
-        except (NotFound, Denied, WrongContent, StaleTag):
+        except (NotFound, Denied, WrongContent, Stale):
             # It answered: one bad image must not cost the others their source.
             self._note(rung, rung.reach.answered())
             raise

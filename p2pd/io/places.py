@@ -6,6 +6,7 @@ partial/<64 hex>.<size>                 a blob in assembly; its length says how 
 partial/<64 hex>.<size>.pieces          checksums of its whole pieces, appended as they come
 staging/<64 hex>.<segment>              files that the swarm engine works on
 tags/<registry>/<repository>/<tag>.json answers about tags
+listings/<64 hex>                       answers about lists of tags and referrers
 vouched/<64 hex>                        what is known of a file in containerd's store (p2pd.io.runtime)
 scratch/<n>                             files on their way to another place; emptied at start
 lock                                    held by the daemon that uses all this
@@ -18,6 +19,7 @@ import itertools
 from pathlib import Path
 from urllib.parse import quote
 
+from p2pd.model.listing import ListingKey
 from p2pd.model.reference import Digest, Repository, Tag
 
 __all__ = ["SIDECAR_SUFFIX", "Places"]
@@ -36,6 +38,7 @@ class Places:
         self.partials = root / "partial"
         self.staging = root / "staging"
         self.tags = root / "tags"
+        self.listings = root / "listings"
         self.vouched_marks = root / "vouched"
         self.scratch = root / "scratch"
         self.lock = root / "lock"
@@ -67,6 +70,9 @@ class Places:
     def tag(self, repository: Repository, tag: Tag) -> Path:
         folder = self.tags / _escaped(repository.registry) / _escaped(repository.name)
         return folder / (_escaped(tag.name) + ".json")
+
+    def listing(self, key: ListingKey) -> Path:
+        return self.listings / hashlib.sha256(str(key).encode()).hexdigest()
 
     def new_scratch(self) -> Path:
         """A scratch path that nobody else was given."""

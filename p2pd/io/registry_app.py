@@ -28,6 +28,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from p2pd.model.content import OCI_INDEX, Manifest
 from p2pd.model.errors import OurFault, P2pdError, Unavailable, WrongContent, fresh
+from p2pd.model.listing import Listing
 from p2pd.model.reference import Digest
 from p2pd.ports.content import Blob, Content
 from p2pd.ports.observer import RequestObserver
@@ -224,12 +225,13 @@ class _Registry:
                 manifest = await self._within(self._content.manifest, repository, reference)
                 await _send_manifest(manifest, headers, scope["method"], response)
             case TagsRequest(repository):
-                body = await self._within(self._content.tags, repository, request.query)
-                await response.whole(200, {"Content-Type": _JSON}, body)
+                tags = await self._within(self._content.tags, repository, request.query)
+                await response.whole(200, {"Content-Type": _JSON, **_staleness(tags)}, tags.body)
             case ReferrersRequest(repository, digest, artifact_type):
-                body = await self._within(self._content.referrers, repository, digest, artifact_type)
+                index = await self._within(self._content.referrers, repository, digest, artifact_type)
                 filtered = {"OCI-Filters-Applied": "artifactType"} if artifact_type else {}
-                await response.whole(200, {"Content-Type": OCI_INDEX, **filtered}, body)
+                answer = {"Content-Type": OCI_INDEX, **filtered, **_staleness(index)}
+                await response.whole(200, answer, index.body)
             case BlobRequest():
                 await self._send_blob(request, headers, scope["method"], response)
 
@@ -347,14 +349,17 @@ async def _send_manifest(manifest: Manifest, headers: Headers, method: str, resp
         "ETag": f'"{descriptor.digest}"',
         "Accept-Ranges": "bytes",
     }
-    if manifest.stale:
-        answer |= {"Warning": '110 - "Response is Stale"', "P2pd-Stale": "true"}
+    answer |= _staleness(manifest)
     wanted = _wanted(headers, method, answer["ETag"], len(manifest.body))
     if wanted is None:
         await response.whole(200, answer, manifest.body)
     else:
         answer["Content-Range"] = wanted.content_range
         await response.whole(206, answer, manifest.body[wanted.start : wanted.stop])
+
+
+def _staleness(answer: Manifest | Listing) -> dict[str, str]:
+    return {"Warning": '110 - "Response is Stale"', "P2pd-Stale": "true"} if answer.stale else {}
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -27,6 +27,7 @@ from p2pd.model.errors import (
     whose,
 )
 from p2pd.model.layout import MANIFEST_LIMIT
+from p2pd.model.listing import ListingKind, StaleListing, is_listing
 from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.ports.origin import BlobStream
 from p2pd.wire.registry_errors import FAULT_HEADER, WRONG_CONTENT_CODES
@@ -123,12 +124,8 @@ class RegistryClient(ABC):
     async def tags(self, repository: Repository, query: str) -> bytes:
         """See `Origin.tags`."""
         response = await self._send("GET", repository, "/tags/list", query=query)
-        await check(response, {200}, f"the tags of {repository}")
-        body = await read_body(response, MANIFEST_LIMIT)
-        tags = _json_object(body).get("tags", False)
-        if tags is not None and not (isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)):
-            raise WrongContent(f"{response.url.host} answers the tags of {repository} with something else")
-        return body
+        await check(response, {200}, f"tags of {repository}")
+        return await _listing(response, ListingKind.TAGS, f"tags of {repository}")
 
     async def referrers(self, repository: Repository, digest: Digest) -> bytes:
         """See `Origin.referrers`."""
@@ -136,11 +133,8 @@ class RegistryClient(ABC):
         if response.status_code in {400, 404, 405}:
             await discard(response)
             return await self._referrers_by_tag(repository, digest)
-        await check(response, {200}, f"the referrers of {repository}@{digest}")
-        body = await read_body(response, MANIFEST_LIMIT)
-        if not isinstance(_json_object(body).get("manifests"), list):
-            raise WrongContent(f"{response.url.host} answers the referrers of {digest} with something else")
-        return body
+        await check(response, {200}, f"referrers of {repository}@{digest}")
+        return await _listing(response, ListingKind.REFERRERS, f"referrers of {digest}")
 
     async def _referrers_by_tag(self, repository: Repository, digest: Digest) -> bytes:
         """Registries from before OCI 1.1 keep the index under a tag ("referrers tag schema")."""
@@ -158,6 +152,15 @@ async def check(response: httpx.Response, accepted: set[int], what: str) -> None
     if response.headers.get("content-encoding", "identity").strip().lower() != "identity":
         await response.aclose()
         raise Unavailable(f"{response.url.host} sends {what} compressed although it was asked not to")
+
+
+async def _listing(response: httpx.Response, kind: ListingKind, what: str) -> bytes:
+    body = await read_body(response, MANIFEST_LIMIT)
+    if not is_listing(kind, body):
+        raise WrongContent(f"{response.url.host} answers {what} with something else")
+    if response.headers.get("p2pd-stale") == "true":
+        raise StaleListing(f"{response.url.host} only remembers {what}", body)
+    return body
 
 
 def fault_of(response: httpx.Response, body: bytes, what: str) -> OriginFault:

@@ -25,6 +25,7 @@ import trio
 from p2pd.io.files import Descriptor, Files, disk_errors, ensure_dir, open_readonly, replace_file
 from p2pd.io.held import FileHeldBlob, hash_file, read_whole
 from p2pd.io.leftovers import disk_space, find_leftovers, remove_leftover, trim_tags
+from p2pd.io.listings import read_listing, write_listing
 from p2pd.io.partial import FilePartial, open_work
 from p2pd.io.pieces import PieceHasher, PieceTable
 from p2pd.io.places import Places
@@ -35,9 +36,10 @@ from p2pd.io.tags import read_all, read_record, write_record
 from p2pd.io.uses import Uses
 from p2pd.model.errors import StoreError, UserMistake, WrongContent
 from p2pd.model.layout import MANIFEST_LIMIT, SMALL_BLOB, Layout, SegmentMeta
+from p2pd.model.listing import ListingKey
 from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.model.stock import DiskSpace, Leftover, Stock, Stored
-from p2pd.ports.store import MakeRoom, TagRecord
+from p2pd.ports.store import ListingRecord, MakeRoom, TagRecord
 
 __all__ = ["FileStore"]
 
@@ -233,6 +235,19 @@ class FileStore:
     async def put_tag(self, repository: Repository, tag: Tag, record: TagRecord) -> None:
         write = partial(write_record, self._places, self._files, repository, tag, record)
         await self._room.write(f"keep the answer for {repository}:{tag}", write)
+
+    # Lists
+
+    async def listing(self, key: ListingKey) -> ListingRecord | None:
+        with disk_errors(f"read what is known of the {key}"):
+            record, was_corrupt = await trio.to_thread.run_sync(read_listing, self._places, self._files, key)
+        if was_corrupt:
+            log.warning("listing.corrupt", listing=str(key))
+        return record
+
+    async def put_listing(self, key: ListingKey, record: ListingRecord) -> None:
+        write = partial(write_listing, self._places, self._files, key, record)
+        await self._room.write(f"keep the {key}", write)
 
     # Room
 

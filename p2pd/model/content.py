@@ -9,7 +9,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from p2pd.model.errors import InvalidReference, OriginFault, WrongContent
+from p2pd.model.errors import InvalidReference, Stale, WrongContent
 from p2pd.model.layout import MANIFEST_LIMIT
 from p2pd.model.platform import Platform
 from p2pd.model.reference import Digest
@@ -70,8 +70,8 @@ class Manifest:
         return cls(Descriptor(digest, len(body), media_type_of(body, media_type)), body)
 
 
-class StaleTag(OriginFault):
-    """A seeder could not ask the origin, and tells what it remembers: `descriptor`."""
+class StaleTag(Stale):
+    """`descriptor` is what a seeder remembers that could not ask the origin."""
 
     def __init__(self, message: str, descriptor: Descriptor | None = None) -> None:
         super().__init__(message)

@@ -21,6 +21,7 @@ __all__ = [
     "NotFound",
     "Denied",
     "RateLimited",
+    "Stale",
     "Unavailable",
     "WrongContent",
     "UserMistake",
@@ -94,6 +95,10 @@ class RateLimited(OriginFault):
 
 class Unavailable(OriginFault):
     """No answer, a broken answer, or HTTP 5xx: worth another try later or elsewhere."""
+
+
+class Stale(OriginFault):
+    """A seeder could not ask the origin, and tells what it remembers."""
 
 
 class WrongContent(OriginFault):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from p2pd.model.content import Descriptor
+from p2pd.model.listing import ListingKey
 from p2pd.model.rate import LinkUse
 from p2pd.model.reference import Digest, Repository, Tag
 
@@ -33,6 +34,8 @@ __all__ = [
     "QueryReply",
     "Read",
     "ReadReply",
+    "Recall",
+    "Recalled",
     "Refused",
     "Reply",
     "Request",
@@ -264,6 +267,21 @@ class Resolved:
 
 
 @dataclass(frozen=True, slots=True)
+class Recall:
+    """What did upstream last answer to this, as far as you remember?"""
+
+    key: ListingKey
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """`age`: seconds since upstream said so. None: I do not know."""
+
+    body: bytes | None
+    age: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class UseQuery:
     """What do you use of WAN and LAN at the moment?"""
 
@@ -273,9 +291,19 @@ class UseReply:
     use: LinkUse
 
 
-Request = Ping | Query | Want | Join | Read | Fetch | Resolve | UseQuery | Interest
+Request = Ping | Query | Want | Join | Read | Fetch | Resolve | UseQuery | Interest | Recall
 Reply = (
-    Pong | QueryReply | WantReply | Joined | ReadReply | Fetched | Resolved | UseReply | Interested | Refused
+    Pong
+    | QueryReply
+    | WantReply
+    | Joined
+    | ReadReply
+    | Fetched
+    | Resolved
+    | UseReply
+    | Interested
+    | Recalled
+    | Refused
 )
 Notice = Progress | ProgressBatch | SegmentReady | Wanted
 Message = Hello | Request | Reply | Notice

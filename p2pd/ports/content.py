@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from p2pd.model.content import Manifest
+from p2pd.model.listing import Listing
 from p2pd.model.reference import Digest, Repository, Tag
 
 __all__ = ["Blob", "Content"]
@@ -44,10 +45,10 @@ class Content(Protocol):
         """The blob, as soon as a source for it is live (never before)."""
         ...
 
-    async def tags(self, repository: Repository, query: str) -> bytes:
-        """JSON body of `tags/list`; `query` is the raw `n=…&last=…` (already checked) or empty."""
+    async def tags(self, repository: Repository, query: str) -> Listing:
+        """JSON of `tags/list`; `query` is the raw `n=…&last=…` (already checked) or empty."""
         ...
 
-    async def referrers(self, repository: Repository, digest: Digest, artifact_type: str | None) -> bytes:
-        """OCI index body that lists the referrers of `digest` (empty index when there are none)."""
+    async def referrers(self, repository: Repository, digest: Digest, artifact_type: str | None) -> Listing:
+        """OCI index that lists the referrers of `digest` (empty index when there are none)."""
         ...

@@ -58,7 +58,10 @@ class Origin(Protocol):
         ...
 
     async def tags(self, repository: Repository, query: str) -> bytes:
-        """The JSON body of tags/list, at most MANIFEST_LIMIT bytes, checked to be an object with `tags`."""
+        """The JSON body of tags/list, at most MANIFEST_LIMIT bytes, checked to be an object with `tags`.
+
+        A seeder that cannot ask the origin answers this and `referrers` by raising StaleListing.
+        """
         ...
 
     async def referrers(self, repository: Repository, digest: Digest) -> bytes:

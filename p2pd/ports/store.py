@@ -10,10 +10,11 @@ from typing import Protocol
 from p2pd.model.content import Descriptor
 from p2pd.model.errors import P2pdError
 from p2pd.model.layout import SegmentMeta
+from p2pd.model.listing import ListingKey
 from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.model.stock import DiskSpace, Leftover, Stock
 
-__all__ = ["Hasher", "HeldBlob", "MakeRoom", "Partial", "Store", "TagRecord"]
+__all__ = ["Hasher", "HeldBlob", "ListingRecord", "MakeRoom", "Partial", "Store", "TagRecord"]
 
 MakeRoom = Callable[[], Awaitable[bool]]
 """Called when a write found no room; true when some was made, and the write is worth another try."""
@@ -32,6 +33,14 @@ class TagRecord:
     """What a tag pointed at, and when that was last confirmed (seconds since the epoch)."""
 
     descriptor: Descriptor
+    confirmed_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ListingRecord:
+    """A list as upstream gave it, and when (seconds since the epoch)."""
+
+    body: bytes
     confirmed_at: float
 
 
@@ -190,6 +199,14 @@ class Store(Protocol):
 
     async def put_tag(self, repository: Repository, tag: Tag, record: TagRecord) -> None:
         """Keep an answer, durably."""
+        ...
+
+    async def listing(self, key: ListingKey) -> ListingRecord | None:
+        """The last answer kept for a list."""
+        ...
+
+    async def put_listing(self, key: ListingKey, record: ListingRecord) -> None:
+        """Keep an answer of at most LISTING_LIMIT bytes, durably; the oldest ones make room for it."""
         ...
 
     # Room

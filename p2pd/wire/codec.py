@@ -27,6 +27,7 @@ import msgpack  # type: ignore[import-untyped]  # ships no types
 from p2pd.model.content import Descriptor, is_media_type
 from p2pd.model.errors import InvalidReference, PeerProtocolError
 from p2pd.model.layout import SHA1_BYTES, Layout, SegmentMeta
+from p2pd.model.listing import ListingKey, ListingKind
 from p2pd.model.messages import (
     DELTAS_LIMIT,
     INTERESTED_LIMIT,
@@ -49,6 +50,8 @@ from p2pd.model.messages import (
     QueryReply,
     Read,
     ReadReply,
+    Recall,
+    Recalled,
     Refused,
     Resolve,
     Resolved,
@@ -392,6 +395,25 @@ def _resolved(f: _Fields) -> Resolved:
     return Resolved(f.optional(lambda one: _descriptor(one.nested())), f.seconds())
 
 
+def _recall_fields(m: Recall) -> list[object]:
+    key = m.key
+    return [key.repository.registry, key.repository.name, key.kind.value, key.argument]
+
+
+def _recall(f: _Fields) -> Recall:
+    repository, kind, argument = _repository(f), f.text(), f.text()
+    if kind not in {each.value for each in ListingKind}:
+        raise PeerProtocolError(f"{one_line(kind, 32)!r} is no kind of list")
+    key = ListingKey(repository, ListingKind(kind), argument)
+    if not key.is_plain:
+        raise PeerProtocolError("what a list is asked by is not short, printable ASCII")
+    return Recall(key)
+
+
+def _recalled(f: _Fields) -> Recalled:
+    return Recalled(f.optional(lambda one: one.binary(READ_LIMIT)), f.seconds())
+
+
 _ENCODERS: dict[type, tuple[int, Callable[[Any], list[object]]]] = {
     Hello: (0x01, lambda m: [m.node_id, m.site, m.swarm_port, m.control_port, m.instance]),
     Ping: (0x10, lambda m: []),
@@ -403,6 +425,7 @@ _ENCODERS: dict[type, tuple[int, Callable[[Any], list[object]]]] = {
     Resolve: (0x16, lambda m: [m.repository.registry, m.repository.name, m.tag.name, m.upstream]),
     UseQuery: (0x17, lambda m: []),
     Interest: (0x18, lambda m: [m.digest.raw]),
+    Recall: (0x19, _recall_fields),
     Refused: (0x40, lambda m: [one_line(m.kind, 32), one_line(m.reason)]),
     Pong: (0x41, lambda m: []),
     QueryReply: (0x42, lambda m: [m.held_size, m.wanted_size]),
@@ -413,6 +436,7 @@ _ENCODERS: dict[type, tuple[int, Callable[[Any], list[object]]]] = {
     Resolved: (0x47, _resolved_fields),
     UseReply: (0x48, lambda m: [m.use.wan, m.use.urgent, m.use.swarm]),
     Interested: (0x49, lambda m: [list(m.nodes)]),
+    Recalled: (0x4A, lambda m: [m.body, float(m.age)]),
     Progress: (0x70, _progress_fields),
     ProgressBatch: (0x72, _batch_fields),
     Wanted: (0x73, lambda m: [m.digest.raw]),
@@ -430,6 +454,7 @@ _DECODERS: dict[int, Callable[[_Fields], Message]] = {
     0x16: lambda f: Resolve(_repository(f), Tag.parse(f.text()), f.boolean()),
     0x17: lambda f: UseQuery(),
     0x18: lambda f: Interest(f.digest()),
+    0x19: _recall,
     0x40: _refused,
     0x41: lambda f: Pong(),
     0x42: lambda f: QueryReply(f.optional(_Fields.integer), f.optional(_Fields.integer)),
@@ -440,6 +465,7 @@ _DECODERS: dict[int, Callable[[_Fields], Message]] = {
     0x47: _resolved,
     0x48: lambda f: UseReply(LinkUse(f.boolean(), f.boolean(), f.boolean())),
     0x49: _interested,
+    0x4A: _recalled,
     0x70: _progress,
     0x71: _segment_ready,
     0x72: _batch,

@@ -27,6 +27,8 @@ from p2pd.model.messages import (
     QueryReply,
     Read,
     ReadReply,
+    Recall,
+    Recalled,
     Refused,
     Reply,
     Request,
@@ -54,6 +56,7 @@ _REPLIES: dict[type, type] = {
     Resolve: Resolved,
     UseQuery: UseReply,
     Interest: Interested,
+    Recall: Recalled,
 }
 
 

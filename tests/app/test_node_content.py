@@ -139,9 +139,9 @@ async def test_rot_in_a_small_blob_is_not_seen(tmp_path: Path, autojump_clock: M
 async def test_lists_come_over_the_wan(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with open_site(tmp_path) as site:
         node = site.join(1)
-        assert json.loads(await node.content.tags(REPOSITORY, ""))["tags"] == []
+        assert json.loads((await node.content.tags(REPOSITORY, "")).body)["tags"] == []
         body = await node.content.referrers(REPOSITORY, Digest("0" * 64), "a/b")
-        assert json.loads(body)["manifests"] == []
+        assert json.loads(body.body)["manifests"] == []
 
 
 async def test_a_tag_that_a_peer_points_at_nothing_is_asked_upstream(

@@ -10,7 +10,8 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from p2pd.app.tags import FRESH_FOR, OWNER_DEADLINE, TOLD_FOR
+from p2pd.app.fallback import TOLD_FOR
+from p2pd.app.tags import FRESH_FOR, OWNER_DEADLINE
 from p2pd.decide.ownership import object_key, ranked
 from p2pd.model.content import OCI_MANIFEST, Descriptor
 from p2pd.model.errors import Denied, NotFound, P2pdError, RateLimited, StoreError, Unavailable

@@ -9,6 +9,7 @@ from p2pd.io.pieces import PieceHasher, entry_of
 from p2pd.io.tags import encode_record
 from p2pd.model.content import OCI_INDEX, OCI_MANIFEST, Descriptor
 from p2pd.model.layout import Layout
+from p2pd.model.listing import ListingKey
 from p2pd.model.messages import (
     Fetch,
     Fetched,
@@ -24,6 +25,8 @@ from p2pd.model.messages import (
     QueryReply,
     Read,
     ReadReply,
+    Recall,
+    Recalled,
     Refused,
     Resolve,
     Resolved,
@@ -62,6 +65,8 @@ _MESSAGES: list[Message] = [
     ReadReply(b"data"),
     Fetched(3),
     Resolved(_DESCRIPTOR, 1.5),
+    Recall(ListingKey.tags(_REPOSITORY, "n=3")),
+    Recalled(b"{}", 1.5),
     UseReply(LinkUse(True, False, True)),
     _PROGRESS,
     ProgressBatch((ProgressDelta(_D, _SIZE, 0, b"\x03", 2, b"\x01", "none"),)),

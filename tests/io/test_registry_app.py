@@ -176,6 +176,16 @@ async def test_tags_and_referrers() -> None:
     assert content.calls == [("tags", repository, "n=2"), ("referrers", repository, f"{digest} x/y")]
 
 
+async def test_a_list_from_memory_is_marked() -> None:
+    content = MemoryContent(stale=True)
+    digest, _ = content.add_blob(DATA)
+    async with mirror(content) as client:
+        for path in ("tags/list", f"referrers/{digest}"):
+            answer = await client.get(f"/v2/a/{path}", params={"ns": "docker.io"})
+            assert answer.headers["p2pd-stale"] == "true"
+            assert answer.headers["warning"].startswith("110")
+
+
 @pytest.mark.parametrize("kind", ["manifest", "blob"])
 @pytest.mark.parametrize(
     ("error", "status", "code"),

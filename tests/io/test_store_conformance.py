@@ -18,8 +18,9 @@ from p2pd.io.store import FileStore
 from p2pd.model.content import Descriptor
 from p2pd.model.errors import RateLimited, StoreError, Unavailable, WrongContent
 from p2pd.model.layout import MANIFEST_LIMIT, SEGMENT, Layout, SegmentMeta
+from p2pd.model.listing import ListingKey
 from p2pd.model.reference import Digest, Repository, Tag
-from p2pd.ports.store import HeldBlob, Partial, Store, TagRecord
+from p2pd.ports.store import HeldBlob, ListingRecord, Partial, Store, TagRecord
 from tests.support.memory_store import MemoryStore, meta_of
 from tests.support.waiting import until
 
@@ -392,6 +393,18 @@ def records() -> Iterator[tuple[Repository, Tag]]:
     yield Repository("[::1]:5000", "a/" * 100 + "b"), Tag("A" * 128)
     yield Repository("[::1]:5000", "a/" * 100 + "c"), Tag("A" * 128)
     yield Repository("..", "../../etc"), Tag("..")
+
+
+async def test_listings_are_kept(store: Store) -> None:
+    repository = Repository("reg.test", "app")
+    keys = [ListingKey.tags(repository, ""), ListingKey.referrers(repository, digest_of(b""))]
+    bodies = [b'{"tags":["a"]}', b'{"manifests":[]}']
+    for key, body in zip(keys, bodies, strict=True):
+        assert await store.listing(key) is None
+        for at in (1.5, 2.0):
+            await store.put_listing(key, ListingRecord(body, at))
+    for key, body in zip(keys, bodies, strict=True):
+        assert await store.listing(key) == ListingRecord(body, 2.0)
 
 
 async def test_tags_are_kept(store: Store) -> None:

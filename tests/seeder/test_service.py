@@ -25,6 +25,7 @@ from p2pd.io.seeder_client import SeederClient
 from p2pd.model.content import OCI_MANIFEST, StaleTag
 from p2pd.model.errors import ConfigError, NotFound, OriginFault, RateLimited, Unavailable, UserMistake
 from p2pd.model.layout import SEGMENT
+from p2pd.model.listing import StaleListing
 from p2pd.model.reference import Digest, Repository, Tag
 from seeder.cli import main
 from seeder.config import SeederConfig
@@ -168,6 +169,23 @@ async def test_a_tag_is_stale_while_the_origin_is_down(registry: FaultRegistry, 
         await client.resolve(APP, TAG)
     assert caught.value.descriptor is not None
     assert caught.value.descriptor.digest == digest
+
+
+async def test_lists_are_stale_while_the_origin_is_down(
+    registry: FaultRegistry, client: SeederClient
+) -> None:
+    digest = registry.add_manifest(MANIFEST, TAG)
+    registry.documents["/v2/app/tags/list"] = b'{"name": "app", "tags": ["v1"]}'
+    tags, none = await client.tags(APP, ""), await client.referrers(APP, digest)
+    registry.fault("/v2/", status(503))
+    with pytest.raises(StaleListing) as caught:
+        await client.tags(APP, "")
+    assert caught.value.body == tags
+    with pytest.raises(StaleListing) as caught:
+        await client.referrers(APP, digest)
+    assert caught.value.body == none
+    with pytest.raises(Unavailable):
+        await client.tags(APP, "n=1")
 
 
 async def test_it_serves_what_it_holds_after_a_restart(registry: FaultRegistry, tmp_path: Path) -> None:

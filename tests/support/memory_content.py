@@ -12,6 +12,7 @@ import trio
 
 from p2pd.model.content import OCI_MANIFEST, Manifest
 from p2pd.model.errors import NotFound
+from p2pd.model.listing import Listing
 from p2pd.model.reference import Digest, Repository, Tag
 
 __all__ = ["MemoryBlob", "MemoryContent", "digest_of"]
@@ -77,6 +78,7 @@ class MemoryContent:
     manifests: dict[str, Manifest] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
     hanging: set[str] = field(default_factory=set)
+    stale: bool = False
     calls: list[tuple[str, Repository, str]] = field(default_factory=list)
 
     def add_blob(self, data: bytes) -> tuple[Digest, MemoryBlob]:
@@ -106,13 +108,13 @@ class MemoryContent:
         await self._enter("blob", repository, str(digest))
         return _found(self.blobs.get(digest), digest)
 
-    async def tags(self, repository: Repository, query: str) -> bytes:
+    async def tags(self, repository: Repository, query: str) -> Listing:
         await self._enter("tags", repository, query)
-        return json.dumps({"name": repository.name, "tags": ["1", "2"]}).encode()
+        return Listing(json.dumps({"name": repository.name, "tags": ["1", "2"]}).encode(), self.stale)
 
-    async def referrers(self, repository: Repository, digest: Digest, artifact_type: str | None) -> bytes:
+    async def referrers(self, repository: Repository, digest: Digest, artifact_type: str | None) -> Listing:
         await self._enter("referrers", repository, f"{digest} {artifact_type}")
-        return json.dumps({"schemaVersion": 2, "manifests": []}).encode()
+        return Listing(json.dumps({"schemaVersion": 2, "manifests": []}).encode(), self.stale)
 
 
 def _found(value: T | None, name: object) -> T:

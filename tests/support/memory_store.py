@@ -13,9 +13,10 @@ import trio
 
 from p2pd.model.errors import P2pdError, StoreError, StoreFull, Unavailable, WrongContent
 from p2pd.model.layout import MANIFEST_LIMIT, Layout, SegmentMeta
+from p2pd.model.listing import ListingKey
 from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.model.stock import DiskSpace, Leftover, Stock, Stored
-from p2pd.ports.store import Hasher, MakeRoom, TagRecord
+from p2pd.ports.store import Hasher, ListingRecord, MakeRoom, TagRecord
 
 _CHUNK = 1024 * 1024
 
@@ -184,6 +185,7 @@ class MemoryStore:
         self.blobs: dict[Digest, bytes] = {}
         self.partial_bodies: dict[tuple[Digest, int], bytearray] = {}
         self.partials: dict[Digest, MemoryPartial] = {}
+        self.listings: dict[ListingKey, ListingRecord] = {}
         self.tags: dict[tuple[Repository, Tag], TagRecord] = {}
 
     def size_of(self, digest: Digest) -> int | None:
@@ -283,6 +285,14 @@ class MemoryStore:
     async def put_tag(self, repository: Repository, tag: Tag, record: TagRecord) -> None:
         await trio.lowlevel.checkpoint()
         self.tags[repository, tag] = record
+
+    async def listing(self, key: ListingKey) -> ListingRecord | None:
+        await trio.lowlevel.checkpoint()
+        return self.listings.get(key)
+
+    async def put_listing(self, key: ListingKey, record: ListingRecord) -> None:
+        await trio.lowlevel.checkpoint()
+        self.listings[key] = record
 
     # Room
 

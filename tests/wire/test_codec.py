@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from p2pd.model.content import Descriptor
 from p2pd.model.errors import PeerProtocolError
 from p2pd.model.layout import SHA1_BYTES, Layout
+from p2pd.model.listing import ListingKey
 from p2pd.model.messages import (
     DELTAS_LIMIT,
     INTERESTED_LIMIT,
@@ -33,6 +34,8 @@ from p2pd.model.messages import (
     QueryReply,
     Read,
     ReadReply,
+    Recall,
+    Recalled,
     Refused,
     Resolve,
     Resolved,
@@ -134,6 +137,9 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Fetched, numbers),
     st.builds(Resolve, repositories, tags, st.booleans()),
     st.builds(Resolved, st.none() | descriptors, st.floats(0, 1e9)),
+    st.builds(ListingKey.tags, repositories, st.just("n=3&last=a")).map(Recall),
+    st.builds(ListingKey.referrers, repositories, digests).map(Recall),
+    st.builds(Recalled, st.none() | st.binary(max_size=4096), st.floats(0, 1e9)),
 )
 
 
@@ -284,6 +290,11 @@ MIB = 1024 * 1024
         (Resolved(None, 0.0), 4, float("inf")),
         (Resolved(None, 0.0), 4, -1.0),
         (Resolved(None, 0.0), 3, [DIGEST.raw, 1, "no\nline"]),
+        (Recall(ListingKey.tags(Repository("r.example", "a"), "")), 5, "cats"),
+        (Recall(ListingKey.tags(Repository("r.example", "a"), "")), 6, "no\nline"),
+        (Recall(ListingKey.tags(Repository("r.example", "a"), "")), 6, "x" * 513),
+        (Recalled(None, 0.0), 3, "text"),
+        (Recalled(None, 0.0), 4, float("nan")),
         (Progress(DIGEST, 9 * MIB, b"\x00\x00", b"\x00\x00", "none"), 4, 0),
         (Progress(DIGEST, 9 * MIB, b"\x00\x00", b"\x00\x00", "none"), 4, 2**52),
         (Progress(DIGEST, 9 * MIB, b"\x00\x00", b"\x00\x00", "none"), 5, b"\x00"),

@@ -1,0 +1,107 @@
+"""Upstream's word on something that changes, or the memory of it where nobody upstream can be asked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import structlog
+import trio
+from prometheus_client import Counter
+
+from p2pd.model.errors import Denied, NotFound, P2pdError
+
+__all__ = ["CONFIRM_WITHIN", "TOLD_FOR", "Fallback", "Remembered"]
+
+log = structlog.get_logger()
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
+
+CONFIRM_WITHIN = 6.0
+"""Seconds until memory, where there is one, answers instead: the front end gives up after 9, and the
+manifest has to be found in them too."""
+
+HURRIED_FOR = 5.0
+CONFIRM_HURRIED = 1.0
+"""After an answer from memory the next ones wait no longer than this, for `HURRIED_FOR` seconds."""
+
+TOLD_FOR = 60.0
+"""Seconds in which the staleness of one answer is logged once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered(Generic[T]):
+    """What upstream said, and when (seconds since the epoch)."""
+
+    value: T
+    confirmed_at: float
+
+
+class Fallback(Generic[K, T]):
+    """`event` is logged for what is stale, which is named by its field `field` and counted by `stale`."""
+
+    def __init__(self, event: str, field: str, stale: Counter) -> None:
+        self._event, self._field, self._stale = event, field, stale
+        self._hurried_until = float("-inf")
+        self._told: dict[K, float] = {}
+
+    async def ask(
+        self,
+        key: K,
+        name: str,
+        confirm: Callable[[], Awaitable[T]],
+        recall: Callable[[Sequence[P2pdError]], Awaitable[Remembered[T] | None]],
+    ) -> tuple[T, bool]:
+        """What `confirm` says, or, stale, what `recall` finds when that fails or takes too long.
+
+        "Not found" and "denied" are answers: no memory masks them. `recall` is told why `confirm` failed,
+        if it did. Raises P2pdError.
+        """
+        confirmed: list[T] = []
+        faults: list[P2pdError] = []
+        done = trio.Event()
+
+        async def run() -> None:
+            try:
+                confirmed.append(await confirm())
+            except P2pdError as error:
+                faults.append(error)
+            done.set()
+
+        record = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            hurried = trio.current_time() < self._hurried_until
+            with trio.move_on_after(CONFIRM_HURRIED if hurried else CONFIRM_WITHIN):
+                await done.wait()
+            if not confirmed and not any(isinstance(fault, NotFound | Denied) for fault in faults):
+                record = await recall(faults)
+            if record is None:
+                await done.wait()
+            nursery.cancel_scope.cancel()
+        if confirmed:
+            return confirmed[0], False
+        if record is None or (faults and isinstance(faults[0], NotFound | Denied)):
+            raise faults[0]
+        self._hurried_until = trio.current_time() + HURRIED_FOR
+        self._tell(key, name, record, faults)
+        return record.value, True
+
+    def _tell(self, key: K, name: str, record: Remembered[T], faults: Sequence[P2pdError]) -> None:
+        self._stale.inc()
+        age = round(time.time() - record.confirmed_at)
+        reason = str(faults[0]) if faults else "the WAN gave no answer in time"
+        level = log.warning if self._is_news(key) else log.debug
+        level(self._event, **{self._field: name}, age_s=age, reason=reason)
+
+    def _is_news(self, key: K) -> bool:
+        """Whether nobody was told of late that this is stale: one pull asks for it several times."""
+        now = trio.current_time()
+        self._told = {known: at for known, at in self._told.items() if now - at < TOLD_FOR}
+        if key in self._told:
+            return False
+        self._told[key] = now
+        return True

@@ -1,0 +1,82 @@
+"""Lists that registries make: the tags of a repository, the referrers of a manifest.
+
+Source: OCI distribution-spec 1.1, "Listing Tags" and "Listing Referrers".
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import Enum
+
+from p2pd.model.errors import Stale
+from p2pd.model.reference import Digest, Repository
+
+__all__ = ["LISTING_LIMIT", "Listing", "ListingKey", "ListingKind", "StaleListing", "is_listing"]
+
+LISTING_LIMIT = 256 * 1024
+"""Largest list that is remembered, bytes: it fits one message to a peer."""
+
+_ARGUMENT_LIMIT = 512
+
+
+class ListingKind(Enum):
+    TAGS = "tags"
+    REFERRERS = "referrers"
+
+
+@dataclass(frozen=True, slots=True)
+class ListingKey:
+    """What was asked. `argument`: of tags the raw `n=…&last=…` or empty, of referrers the digest."""
+
+    repository: Repository
+    kind: ListingKind
+    argument: str = ""
+
+    @classmethod
+    def tags(cls, repository: Repository, query: str) -> ListingKey:
+        return cls(repository, ListingKind.TAGS, query)
+
+    @classmethod
+    def referrers(cls, repository: Repository, digest: Digest) -> ListingKey:
+        return cls(repository, ListingKind.REFERRERS, str(digest))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is fit for messages and files, wherever it came from."""
+        text = self.argument
+        return len(text) <= _ARGUMENT_LIMIT and text.isascii() and (not text or text.isprintable())
+
+    def __str__(self) -> str:
+        return f"{self.kind.value} of {self.repository} {self.argument}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The JSON body of an answer. `stale`: from memory, because nobody upstream could be asked."""
+
+    body: bytes
+    stale: bool = False
+
+
+class StaleListing(Stale):
+    """`body` is what a seeder remembers that could not ask the origin."""
+
+    def __init__(self, message: str, body: bytes = b"") -> None:
+        super().__init__(message)
+        self.body = body
+
+
+def is_listing(kind: ListingKind, body: bytes) -> bool:
+    """Whether a body has the shape of such a list."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(document, dict):
+        return False
+    if kind is ListingKind.REFERRERS:
+        return isinstance(document.get("manifests"), list)
+    tags = document.get("tags", False)
+    # Some registries say null where there is none.
+    return tags is None or (isinstance(tags, list) and all(isinstance(tag, str) for tag in tags))
