@@ -62,7 +62,7 @@ class HttpPool:
 
     @cached_property
     def _client(self) -> httpx.AsyncClient:
-        """Made at the first use: the system's CAs take 20 ms and 2 MB, and most nodes rarely need them."""
+        """Made at the first use: most nodes rarely need some of their pools."""
         client = httpx.AsyncClient(
             verify=_trust(self._ca_file),
             trust_env=self._use_proxy,
@@ -212,10 +212,30 @@ async def _finish(response: httpx.Response, raw: AsyncIterator[bytes]) -> None:
             pass
 
 
+class _Trust(ssl.SSLContext):
+    """Trusts the system's CAs, and reads them when TLS is first spoken: that takes 20 ms and 2 MB, and the
+    seeder of many sites is plain HTTP."""
+
+    _has_read = False
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        if not self._has_read:
+            self.load_default_certs()
+            self._has_read = True
+        return super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+
+
 @lru_cache(maxsize=32)
 def _trust(ca_file: str | None) -> ssl.SSLContext:
-    """One context for all pools of the same trust: to read the system's CAs takes 20 ms."""
-    context = ssl.create_default_context()
+    """One context for all pools of the same trust."""
+    context = _Trust(ssl.PROTOCOL_TLS_CLIENT)
     if ca_file:
         try:
             context.load_verify_locations(cafile=ca_file)

@@ -44,6 +44,11 @@ __all__ = ["FilePartial", "Work", "open_work"]
 _READ = 1024 * 1024
 _PIECES_A_HOP = 16
 
+_RUN = 2 * 1024 * 1024
+_RUNS_A_HOP = 2
+"""A staged segment is copied in long runs: the kernel then makes whole large folios of them, without
+clearing them first, and what each hop to a thread wakes (the writer, every reader) is woken less."""
+
 log = structlog.get_logger()
 
 
@@ -119,7 +124,7 @@ class FilePartial:
         if len(data) > self._size - self._frontier:
             raise WrongContent(f"{self._digest}: more than the announced {self._size} bytes came")
         if data:
-            await self._add(work, data, None)
+            await self._add(partial(self._write, work, data, b""))
 
     async def append_segment(self, staged: Path, meta: SegmentMeta) -> None:
         """Copy a whole staged segment. Where the frontier is inside it already, copy the rest of it."""
@@ -135,9 +140,8 @@ class FilePartial:
         with disk_errors(f"read staged segment {staged.name}"):
             source = await trio.to_thread.run_sync(open_readonly, staged)
         while self._frontier < end:
-            piece = (self._frontier - segment.offset) // segment.piece_length
-            sha1 = meta.piece_hashes[piece * SHA1_BYTES : (piece + 1) * SHA1_BYTES]
-            await self._add(work, (source, self._frontier - segment.offset, self._hasher.piece_left), sha1)
+            stop = min(end, (self._frontier // _RUN + _RUNS_A_HOP) * _RUN)
+            await self._add(partial(self._copy_staged, work, source, meta, stop))
 
     async def commit(self) -> None:
         work = self._writable()
@@ -177,7 +181,7 @@ class FilePartial:
     async def aclose(self) -> None:
         if self._work is None:
             return
-        self._work = None
+        self._work = self._buffer = None
         self.fail(Unavailable(f"the transfer of {self._digest} was stopped"))
         is_useless = not self._hasher.piece_count or isinstance(self._error, StoreFull | WrongContent)
         if self._resumed and not self._published and is_useless:
@@ -255,26 +259,31 @@ class FilePartial:
         if self._unsure:
             raise StoreError(f"{self._digest}: the disk failed to keep its bytes; begin again")
 
-    async def _add(self, work: Work, data: bytes | tuple[Descriptor, int, int], sha1: bytes | None) -> None:
-        write = partial(self._write, work, data, sha1)
-        await self._room.write(f"write {self._digest} at {self._frontier}", write)
-        self._frontier = self._hasher.position
-        self._growth.unpark_all()
+    async def _add(self, write: Callable[[], None]) -> None:
+        try:
+            await self._room.write(f"write {self._digest} at {self._frontier}", write)
+        finally:
+            # Of several runs some may have been written before one failed.
+            self._frontier = self._hasher.position
+            self._growth.unpark_all()
 
-    def _write(
-        self, work: Work, data: bytes | memoryview | tuple[Descriptor, int, int], sha1: bytes | None
-    ) -> None:
-        """Write, then hash, the next bytes, or the part (offset, length) of a file. In a thread."""
-        if isinstance(data, tuple):
-            source, offset, length = data
-            # One buffer for all pieces: fresh memory costs more than the copy into it.
-            if self._buffer is None:
-                self._buffer = bytearray(self._layout.piece_length)
-            data = memoryview(self._buffer)[:length]
-            if read_into(source, offset, data) != length:
+    def _copy_staged(self, work: Work, source: Descriptor, meta: SegmentMeta, stop: int) -> None:
+        """Copy a staged segment from the frontier to `stop` of the blob. In a thread; may be repeated."""
+        segment = meta.segment
+        # One buffer for all runs: fresh memory costs more than the copy into it.
+        if self._buffer is None:
+            self._buffer = bytearray(min(_RUN, self._size))
+        while (start := self._hasher.position) < stop:
+            data = memoryview(self._buffer)[: min(stop, (start // _RUN + 1) * _RUN) - start]
+            if read_into(source, start - segment.offset, data) != len(data):
                 raise StoreError(f"{self._digest}: a staged segment is shorter than its metadata says")
+            piece = (start - segment.offset) // segment.piece_length
+            self._write(work, data, meta.piece_hashes[piece * SHA1_BYTES :])
+
+    def _write(self, work: Work, data: bytes | memoryview, sha1s: bytes) -> None:
+        """Write, then hash, the next bytes; `sha1s`: those of its pieces, where known. In a thread."""
         self._files.write_at(work.data, data, self._hasher.position)
-        self._hasher.update(data, sha1)
+        self._hasher.update(data, sha1s)
         if self._hasher.piece_count > self._journaled:
             # Its loss costs a resumed transfer some bytes, never this one: tried again with the next piece.
             with contextlib.suppress(OSError):

@@ -108,22 +108,25 @@ class PieceHasher:
         """The sha256 of what has come, to go on with."""
         return self._sha256.copy()
 
-    def update(self, data: bytes | memoryview, sha1: bytes | None = None) -> None:
+    def update(self, data: bytes | memoryview, sha1s: bytes = b"") -> None:
         """Hash the next bytes, which must not go past `size`.
 
-        Where `data` ends a piece whose SHA-1 is known, hand that in and save the work.
+        Where the SHA-1 of the pieces that `data` is of are known, hand those in and save the work.
         """
         view = memoryview(data)
+        at = 0
         while view:
             part = view[: self.piece_left]
             self._sha256.update(part)
             self._xxh3.update(part)
-            if sha1 is None:
+            sha1 = sha1s[at : at + SHA1_BYTES]
+            if not sha1:
                 self._sha1.update(part)
             if len(part) == self.piece_left:
-                self._sha1s += self._sha1.digest() if sha1 is None else sha1
+                self._sha1s += sha1 or self._sha1.digest()
                 self._xxh3s += self._xxh3.digest()
                 self._start_piece()
+                at += SHA1_BYTES
             self.position += len(part)
             view = view[len(part) :]
 

@@ -51,7 +51,7 @@ def test_table_is_what_the_swarm_and_the_reader_need() -> None:
 def test_known_hash_is_taken_for_the_piece_it_ends() -> None:
     hasher = PieceHasher(len(BODY))
     hasher.update(BODY[:1000])
-    hasher.update(BODY[1000 : 256 * KIB], sha1=b"\7" * 20)
+    hasher.update(BODY[1000 : 256 * KIB], sha1s=b"\7" * 20)
     hasher.update(BODY[256 * KIB :])
     assert hasher.entries(1) == b"".join(entry_of(BODY[at : at + 256 * KIB]) for at in (256 * KIB, 512 * KIB))
     assert hasher.entries(0)[:ENTRY_BYTES] == b"\7" * 20 + xxhash.xxh3_64_digest(BODY[: 256 * KIB])

@@ -17,9 +17,11 @@ import pytest
 import trio
 
 from p2pd.io.partial import FilePartial
+from p2pd.io.pieces import PieceHasher
 from p2pd.io.store import FileStore
 from p2pd.model.content import Descriptor
 from p2pd.model.errors import StoreError, StoreFull
+from p2pd.model.layout import SegmentMeta
 from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.ports.store import TagRecord
 from tests.support.power import CutFiles, PowerCut, StepFiles
@@ -198,6 +200,32 @@ async def test_disk_error_at_every_step(base: Path, work: Step, code: int, kind:
     assert all(line.startswith("cannot ") and "\n" not in line for line in lines)
     store.close()
     await check(base, {work.__name__})
+
+
+async def test_a_segment_that_the_disk_takes_half_of_counts_that_half(base: Path) -> None:
+    """A segment is copied in several runs: those written before one failed are not written again."""
+    body = LARGE * (5 * 1024 * 1024 // len(LARGE) + 1)
+    store = await FileStore.open_dir(base, files := StepFiles())
+    assembly = await store.begin(digest_of(body), len(body))
+    staged = store.staged_path(digest_of(body), 0)
+    staged.write_bytes(body)
+    hasher = PieceHasher(len(body))
+    hasher.update(body)
+    meta = SegmentMeta(digest_of(body), len(body), 0, hasher.segment_hashes(0))
+    files.steps.clear()
+    # Two writes a run: bytes and journal.
+    files.on_step = partial(refuse, 2, OSError(errno.EIO, "injected"))
+    with pytest.raises(StoreError):
+        await assembly.append_segment(staged, meta)
+    files.on_step = nothing
+    assert 0 < assembly.frontier < len(body)
+    assert assembly.hash_so_far().hexdigest() == digest_of(body[: assembly.frontier]).hex
+    await assembly.append(body[assembly.frontier :])
+    await assembly.commit()
+    await assembly.aclose()
+    assert await read(store, digest_of(body)) == body
+    await store.drop(digest_of(body))
+    store.close()
 
 
 def refuse(at: int, error: OSError, number: int, _name: str) -> None:
