@@ -118,43 +118,42 @@ async def _serve_on(
     stopped = trio.Event()
 
     async def hold(task_status: trio.TaskStatus[trio.Nursery]) -> None:
-        # Connections outlive the cancellation by `graceful_s`, so their nursery is shielded from it.
         async with trio.open_nursery() as connections:
-            connections.cancel_scope.shield = True
             task_status.started(connections)
             await stopped.wait()
 
-    async with trio.open_nursery() as nursery:
-        connections: trio.Nursery = await nursery.start(hold)
+    # The queue outlives the listener's own descriptor: closing the last one resets who waits to be accepted.
+    with socket.socket(fileno=os.dup(listener.socket.fileno())) as queue:
+        async with listener, trio.open_nursery() as nursery:
+            connections: trio.Nursery = await nursery.start(hold)
+            # They outlive a cancellation by the grace. Not before `finally` below is sure to end them.
+            connections.cancel_scope.shield = True
+            served = 0
 
-        served = 0
+            async def accept(stream: trio.SocketStream) -> None:
+                nonlocal served
+                if served >= max_connections:
+                    log.warning("too many connections, one was closed", limit=max_connections)
+                    async with stream:
+                        if len(connections.child_tasks) <= max_connections + _TURNED_AWAY:
+                            await _part(stream, times.linger)
+                    return
+                served += 1
+                try:
+                    await _handle(_Connection(wrapped, config, context, stream, times))
+                finally:
+                    served -= 1
 
-        async def accept(stream: trio.SocketStream) -> None:
-            nonlocal served
-            if served >= max_connections:
-                log.warning("too many connections, one was closed", limit=max_connections)
-                async with stream:
-                    if len(connections.child_tasks) <= max_connections + _TURNED_AWAY:
-                        await _part(stream, times.linger)
-                return
-            served += 1
             try:
-                await _handle(_Connection(wrapped, config, context, stream, times))
+                task_status.started(bound)
+                await trio.serve_listeners(accept, [listener], handler_nursery=connections)
             finally:
-                served -= 1
-
-        # Outlives the listener's own descriptor: closing the last one resets who waits to be accepted.
-        queue = socket.socket(fileno=os.dup(listener.socket.fileno()))
-        try:
-            task_status.started(bound)
-            await trio.serve_listeners(accept, [listener], handler_nursery=connections)
-        finally:
-            for stream in _drained(queue):
-                connections.start_soon(accept, stream)
-            connections.cancel_scope.deadline = trio.current_time() + times.graceful
-            stopped.set()
-            with trio.CancelScope(shield=True):
-                await context.terminated.set()
+                for stream in _drained(queue):
+                    connections.start_soon(accept, stream)
+                connections.cancel_scope.deadline = trio.current_time() + times.graceful
+                stopped.set()
+                with trio.CancelScope(shield=True):
+                    await context.terminated.set()
 
 
 def _drained(queue: socket.socket) -> Iterator[trio.SocketStream]:

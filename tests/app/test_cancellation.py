@@ -1,9 +1,11 @@
-"""Wherever they are cut, transfers and answers of the mirror leave no task, file or torrent behind."""
+"""Wherever they are cut, transfers, answers and servers leave no task, file, torrent or socket behind."""
 
 from __future__ import annotations
 
 import itertools
+import os
 import random
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,12 +15,13 @@ from trio.testing import MockClock
 
 from p2pd.app.transfers import Transfers
 from p2pd.io.registry_app import build_app
+from p2pd.io.serve import serve
 from p2pd.model.layout import MIB
 from p2pd.model.reference import Digest
 from p2pd.wire.registry_api import Upstreams
 from tests.support.cancelling import Cut, at_every_step
 from tests.support.fake_peers import open_fake_site
-from tests.support.memory_content import digest_of
+from tests.support.memory_content import MemoryContent, digest_of
 from tests.support.memory_site import REPOSITORY, MemoryNode, MemorySite
 
 BODY = random.Random(5).randbytes(256 * 1024 + 3)
@@ -125,3 +128,41 @@ async def test_a_client_that_leaves_anywhere_in_its_blob(tmp_path: Path, autojum
             await check_clean(node)
 
     await at_every_step(attempt, least=15)
+
+
+async def test_a_server_that_stops_anywhere_in_its_answers() -> None:
+    content = MemoryContent()
+    digest, blob = content.add_blob(BODY)
+    content.add_manifest("1", b"{}")
+    app = build_app(content, upstreams=UPSTREAMS)
+    serve_now = partial(serve, app, host="127.0.0.1", port=0, graceful_s=0, linger_s=0)
+    head = f"?ns={REPOSITORY.registry} HTTP/1.1\r\nHost: x\r\n"
+    asked = [
+        f"GET /v2/{REPOSITORY.name}/manifests/1{head}\r\n".encode(),
+        f"GET /v2/{REPOSITORY.name}/blobs/{digest}{head}Connection: close\r\n\r\n".encode(),
+    ]
+
+    async def daemon() -> None:
+        async with trio.open_nursery() as nursery:
+            host, port = await nursery.start(serve_now)
+            async with await trio.open_tcp_stream(host, port) as client:
+                received = b""
+                await client.send_all(asked[0])
+                while not received.endswith(b"{}"):
+                    received += await client.receive_some(65536)
+                await client.send_all(asked[1])
+                async for data in client:
+                    received += data
+                assert received.endswith(BODY)
+            nursery.cancel_scope.cancel()
+
+    await daemon()
+    before = len(os.listdir("/proc/self/fd"))
+
+    async def attempt(cut: Cut) -> None:
+        with trio.fail_after(10):
+            await cut.run(daemon)
+        assert blob.open_streams == 0
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    await at_every_step(attempt, least=50)
