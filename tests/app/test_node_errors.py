@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import AsyncIterator, Callable, Set
+from collections.abc import AsyncIterator, Set
 from pathlib import Path
 
 import httpx
@@ -26,16 +26,19 @@ from benchmarks.testbed.registry import (
 from p2pd.model.content import OCI_MANIFEST
 from p2pd.model.layout import MANIFEST_LIMIT, MIB
 from p2pd.model.reference import Digest, Tag
-from tests.support.daemon import Daemon, hurry, node_config, open_daemon, open_files, told
+from tests.support.daemon import Daemon, node_config, open_daemon, open_files, told
 from tests.support.waiting import until
+
+pytestmark = pytest.mark.virtual_time
 
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 SMALL = random.Random(1).randbytes(100_000)
 LARGE = random.Random(2).randbytes(2 * MIB + 12_345)
 AT_ONCE = 5.0
-"""Seconds for what needs no waiting: on a busy machine that is not nothing."""
+"""Seconds for what needs no waiting."""
 
-FASTER = 8.0
+HEADERS = 9.0
+"""Seconds within which any answer begins."""
 
 
 def manifest_of(*blobs: bytes) -> bytes:
@@ -75,12 +78,14 @@ async def get(node: Daemon, path: str, within: float = AT_ONCE) -> httpx.Respons
         return await node.client.get(path)
 
 
-async def leaves_nothing(node: Daemon, path: str, before: Set[str] = frozenset()) -> None:
+async def leaves_nothing(
+    node: Daemon, path: str, before: Set[str] = frozenset(), within: float = AT_ONCE
+) -> None:
     """Ask again and again: neither files nor tasks nor descriptors grow."""
     await until(lambda: node.files() == before, AT_ONCE)
     tasks, files = node.tasks(), open_files()
     for _ in range(3):
-        await get(node, path)
+        await get(node, path, within)
     await until(lambda: node.tasks() <= tasks, AT_ONCE)
     # One kept-alive connection to the origin, of which this process has both ends, may come and go.
     await until(lambda: open_files() <= files + 2, AT_ONCE)
@@ -184,10 +189,9 @@ async def test_refusals_of_the_origin(node: Daemon, registry: FaultRegistry, kin
 
 @pytest.mark.parametrize("kind", ["small", "large"])
 async def test_refusals_when_only_the_bytes_are_asked_for(
-    registry: FaultRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    registry: FaultRegistry, tmp_path: Path, kind: str
 ) -> None:
     """As containerd asks: the size is known from the manifest, the first word about the blob is its GET."""
-    hurry(monkeypatch, FASTER)
     async with open_daemon(node_config(tmp_path, registry.url)) as node:
         for number, (fault, (behaviour, code, name)) in enumerate(FAULTS.items()):
             path = path_of(registry, kind, number)
@@ -198,15 +202,12 @@ async def test_refusals_when_only_the_bytes_are_asked_for(
             assert (await get(node, f"/v2/app/manifests/only.{number}")).status_code == 200
             held = node.files()
             registry.fault("/blobs/", behaviour)
-            assert told(await get(node, path)) == expected(kind, code, name), fault
+            assert told(await get(node, path, HEADERS)) == expected(kind, code, name), fault
             await until(lambda held=held: node.files() == held, AT_ONCE)  # type: ignore[misc] # mypy sees no default
             registry.heal()
 
 
-async def test_an_origin_that_never_answers(
-    registry: FaultRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hurry(monkeypatch, FASTER)
+async def test_an_origin_that_never_answers(registry: FaultRegistry, tmp_path: Path) -> None:
 
     async def silence(exchange: Exchange) -> None:
         exchange.keep = False
@@ -215,8 +216,8 @@ async def test_an_origin_that_never_answers(
     registry.fault("/v2/", silence)
     async with open_daemon(node_config(tmp_path, registry.url)) as node:
         for path in ("/v2/app/manifests/v1", f"/v2/app/blobs/{digest_of(LARGE)}"):
-            assert told(await get(node, path)) == (503, "UNAVAILABLE")
-            await leaves_nothing(node, path)
+            assert told(await get(node, path, HEADERS)) == (503, "UNAVAILABLE")
+            await leaves_nothing(node, path, within=HEADERS)
 
 
 # What the origin sends that is not what it should be.
@@ -281,9 +282,8 @@ async def read(node: Daemon, digest: Digest, within: float) -> tuple[int, bytes]
 
 
 async def test_a_large_blob_of_wrong_bytes_never_arrives_whole(
-    registry: FaultRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registry: FaultRegistry, tmp_path: Path
 ) -> None:
-    hurry(monkeypatch, FASTER)
     digest = digest_of(LARGE)
     registry.fault("GET /v2/app/blobs/", wrong_bytes)
     async with open_daemon(node_config(tmp_path, registry.url)) as node:
@@ -304,13 +304,12 @@ async def test_a_large_body_that_breaks_off_is_gone_on_with(
 
 
 async def test_a_large_body_that_stalls_ends_short_and_its_bytes_are_kept(
-    registry: FaultRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registry: FaultRegistry, tmp_path: Path
 ) -> None:
-    scaled: Callable[[float], float] = hurry(monkeypatch, FASTER)
     digest = digest_of(LARGE)
     registry.fault("GET /v2/app/blobs/", stalled_body(MIB))
     async with open_daemon(node_config(tmp_path, registry.url)) as node:
-        code, body = await read(node, digest, scaled(25.0) + AT_ONCE)
+        code, body = await read(node, digest, 25 + AT_ONCE)
         assert code == 200
         assert LARGE.startswith(body)
         assert len(body) < len(LARGE)

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import httpx
-import pytest
 import trio
 from structlog.testing import capture_logs
 
-from p2pd.app import daemon, small, tags, transfer, transfers, wan
 from p2pd.app.config import NodeConfig, parse
 from p2pd.app.daemon import run_daemon
-from p2pd.io.registry_app import build_app
 from seeder.config import SeederConfig
 from seeder.service import run_seeder
 from tests.support.waiting import until
 
-__all__ = ["Daemon", "hurry", "node_config", "open_daemon", "open_files", "open_seeder", "told"]
+__all__ = ["Daemon", "node_config", "open_daemon", "open_files", "open_seeder", "told"]
 
 REGISTRY = "reg.test"
 
@@ -123,21 +120,6 @@ async def open_seeder(
         host, port = await nursery.start(partial(run_seeder, config))
         yield f"http://{host}:{port}"
         nursery.cancel_scope.cancel()
-
-
-def hurry(monkeypatch: pytest.MonkeyPatch, factor: float) -> Callable[[float], float]:
-    """Divide the daemon's deadlines by `factor`; gives the function that does the same to a time."""
-    for module, names in {
-        wan: ("SEEDER_DEADLINE", "ORIGIN_DEADLINE"),
-        transfers: ("SOURCE_DEADLINE", "FAILURE_REMEMBERED"),
-        transfer: ("STALL", "STALL_WITHOUT_SOURCE"),
-        small: ("OWNER_DEADLINE", "READ_DEADLINE"),
-        tags: ("OWNER_DEADLINE", "MEMORY_DEADLINE"),
-    }.items():
-        for name in names:
-            monkeypatch.setattr(module, name, getattr(module, name) / factor)
-    monkeypatch.setattr(daemon, "build_app", partial(build_app, cooldown=10 / factor))
-    return lambda seconds: seconds / factor
 
 
 def told(response: httpx.Response) -> tuple[int, str]:

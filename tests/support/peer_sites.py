@@ -18,9 +18,6 @@ __all__ = ["CuttableStream", "SiteUnderTest", "open_memory_site", "open_real_sit
 
 
 class SiteUnderTest(Protocol):
-    scale: float
-    """Seconds of this site for one of the daemon's: real ones run with shorter intervals."""
-
     async def join(self, node_id: str, handler: PeerHandler) -> Peers: ...
 
     def leave(self, node_id: str) -> None: ...
@@ -82,21 +79,12 @@ class RealSite:
     """PeerNetworks on loopback; each is told the address of every other that came before it."""
 
     nursery: trio.Nursery
-    scale: float
     nodes: dict[str, _RealNode] = field(default_factory=dict)
     cables: list[tuple[frozenset[str], CuttableStream]] = field(default_factory=list)
     cut: set[frozenset[str]] = field(default_factory=set)
 
     async def join(self, node_id: str, handler: PeerHandler) -> PeerNetwork:
-        s = self.scale
-        timing = Timing(
-            busy_ping=s,
-            busy_dead=3 * s,
-            idle_ping=5 * s,
-            idle_dead=15 * s,
-            backoff_first=0.5 * s,
-            backoff_last=2 * s,
-        )
+        timing = Timing(backoff_last=2.0)
         network = PeerNetwork(node_id, "shop", 6881, handler, timing=timing, dial=self._dial_from(node_id))
         scope = trio.CancelScope()
 
@@ -146,11 +134,11 @@ class RealSite:
 
 
 @asynccontextmanager
-async def open_real_site(scale: float = 0.1) -> AsyncGenerator[SiteUnderTest, None]:
+async def open_real_site() -> AsyncGenerator[SiteUnderTest, None]:
     cables: list[tuple[frozenset[str], CuttableStream]] = []
     try:
         async with trio.open_nursery() as nursery:
-            yield RealSite(nursery, scale, cables=cables)
+            yield RealSite(nursery, cables=cables)
             nursery.cancel_scope.cancel()
     finally:
         for _, stream in cables:
@@ -163,7 +151,6 @@ async def open_memory_site() -> AsyncGenerator[SiteUnderTest, None]:
     async with open_fake_site() as site:
 
         class Adapter:
-            scale = 1.0
             leave = staticmethod(site.leave)
             vanish = staticmethod(site.vanish)
             partition = staticmethod(site.partition)

@@ -11,6 +11,8 @@ __all__ = ["until"]
 
 async def until(condition: Callable[[], object], within: float = 20.0) -> None:
     """Return once `condition()` is true; raises trio.TooSlowError after `within` seconds."""
+    pause = 0.005
     with trio.fail_after(within):
-        while not condition():  # noqa: ASYNC110 - sockets and threads set no event
-            await trio.sleep(0.005)
+        while not condition():
+            await trio.sleep(pause)
+            pause = min(1.5 * pause, 0.05)
