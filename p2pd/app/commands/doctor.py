@@ -43,16 +43,18 @@ def _doctor(config: Config = None, image: Image = None, as_json: Json = False) -
     """Find out what is wrong with this node: each finding with the command that mends it.
 
     Looks at the daemon, ports, multicast (by really sending), peers, seeders, registries, clock, disk (writes
-    32 MiB and deletes them), the runtimes' configuration, and pulls a manifest and a small blob through the
-    mirror. Works without the daemon and without root, and says what it could not look at. Changes nothing.
-    Exit status 1 if anything fails.
+    32 MiB and deletes them), the store's limits, the runtimes' configuration, and pulls a manifest and a
+    small blob through the mirror. Works without the daemon and without root, and says what it could not look at.
+    Changes nothing. Exit status 1 if anything fails.
     """
     loaded = load_config(config, cli.DEFAULT_CONFIG, NodeConfig)
     option = f" --config {shlex.quote(config)}" if config is not None else ""
     found: list[Finding] = []
 
     async def look() -> None:
-        findings = examine(loaded, SystemFiles(), is_on_path, image=image, option=option)
+        findings = examine(
+            loaded, SystemFiles(), is_on_path, image=image, option=option, file=config or cli.DEFAULT_CONFIG
+        )
         async with aclosing(findings):
             async for finding in findings:
                 found.append(finding)

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 import trio
 
 from p2pd.app.config import NodeConfig
+from p2pd.app.doctor.budget import check_budget
 from p2pd.app.doctor.finding import Finding, warn
 from p2pd.app.doctor.lan import check_lan
 from p2pd.app.doctor.machine import check_disk, check_ports, check_runtimes, judge_clock
@@ -17,12 +18,18 @@ __all__ = ["examine"]
 
 
 async def examine(
-    config: NodeConfig, files: Files, is_present: Callable[[str], bool], *, image: str | None, option: str
+    config: NodeConfig,
+    files: Files,
+    is_present: Callable[[str], bool],
+    *,
+    image: str | None,
+    option: str,
+    file: str,
 ) -> AsyncGenerator[Finding, None]:
     """Findings as they come. `image` is what to pull, None for a small public one.
 
-    `option` is what p2pd's commands need to find the same configuration; `is_present` tells whether a
-    program is on the PATH.
+    `file` is the configuration's path, `option` what p2pd's commands need to find the same configuration;
+    `is_present` tells whether a program is on the PATH.
     """
     for warning in config.warnings():
         yield warn("config", warning, f"p2pd config show{option}")
@@ -34,6 +41,8 @@ async def examine(
         yield each
     skews, found = await check_wan(config)
     for each in [*found, *judge_clock(skews), *await check_disk(config)]:
+        yield each
+    for each in await check_budget(config, file):
         yield each
     for each in await trio.to_thread.run_sync(check_runtimes, config, files, is_present, option):
         yield each

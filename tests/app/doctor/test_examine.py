@@ -44,7 +44,9 @@ async def registry(nursery: trio.Nursery) -> FaultRegistry:
 
 async def findings(config: NodeConfig, image: str | None) -> dict[str, list[Finding]]:
     found: dict[str, list[Finding]] = {}
-    looking = examine(config, MemoryFiles(), lambda _program: False, image=image, option="")
+    looking = examine(
+        config, MemoryFiles(), lambda _program: False, image=image, option="", file="/etc/p2pd/p2pd.toml"
+    )
     async with aclosing(looking):
         async for finding in looking:
             found.setdefault(finding.check, []).append(finding)

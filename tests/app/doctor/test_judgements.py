@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from p2pd.app.config import NodeConfig, parse
+from p2pd.app.doctor.budget import Holdings, check_budget, judge_budget
 from p2pd.app.doctor.finding import Finding
 from p2pd.app.doctor.lan import judge_multicast, judge_peers
 from p2pd.app.doctor.machine import check_disk, check_ports, check_runtimes, judge_clock, judge_disk
@@ -18,6 +19,7 @@ from p2pd.app.runtimes.manage import mirror_of, plan_install
 from p2pd.io.mdns import LocalAddress
 from p2pd.io.probes import DiskFacts, Heard, Node, bind_error
 from p2pd.model.address import Address
+from p2pd.model.stock import DiskSpace, Limits, Portion
 from tests.support.memory_files import MemoryFiles
 
 ETH0 = LocalAddress("eth0", 2, "10.0.0.1")
@@ -70,6 +72,33 @@ GB = 10**9
 )
 def test_disk(free: int, rate: float | None, expected: list[str]) -> None:
     assert levels(judge_disk(DiskFacts(100 * GB, free, rate, None), "/srv")) == expected
+
+
+@pytest.mark.parametrize(
+    ("limits", "free", "largest", "expected"),
+    [
+        (Limits(), 50, 20, [""]),
+        (Limits(min_free=Portion(percent=10)), 50, None, [""]),
+        (Limits(min_free=Portion(percent=10)), 5, None, ["p2pd gc"]),
+        (Limits(min_free=Portion(60 * GB)), 50, 20, ["p2pd gc", "df -h"]),
+        (Limits(max_bytes=95 * GB, min_free=Portion(percent=10)), 50, 20, ["${EDITOR:-vi} /x.toml"]),
+        (Limits(max_bytes=15 * GB), 50, 20, ["${EDITOR:-vi} /x.toml"]),
+        (Limits(max_bytes=15 * GB), 50, None, [""]),
+        (Limits(max_bytes=80 * GB, min_free=Portion(percent=10)), 20, 40, ["df -h"]),
+    ],
+)
+def test_budget(limits: Limits, free: int, largest: int | None, expected: list[str]) -> None:
+    holdings = Holdings(10 * GB, None if largest is None else ("r.example/a:1", largest * GB))
+    found = judge_budget(limits, DiskSpace(free * GB, 100 * GB), holdings, "/x.toml")
+    assert levels(found) == [("warn" if mend else "ok") for mend in expected]
+    assert [(each.mend or "").startswith(mend) for each, mend in zip(found, expected, strict=True)] == [
+        True
+    ] * len(expected)
+
+
+async def test_without_the_daemon_only_the_disk_is_held_against_the_limits(tmp_path: Path) -> None:
+    text = f'[node]\nstate_dir = "{tmp_path}"\n[admin]\nsocket = "{tmp_path}/none.sock"\n'
+    assert levels(await check_budget(parse(text.encode(), NodeConfig), "/x.toml")) in (["ok"], ["warn"])
 
 
 async def test_a_state_directory_that_is_not_there_yet(tmp_path: Path) -> None:
