@@ -35,6 +35,9 @@ AT_A_TIME = 64
 ASKED_FIRST = 512
 """Blobs, the longest unused first, of which copies elsewhere are looked for before a last copy goes."""
 
+TWIN = 2.0
+"""Seconds in which the runtime's file is checked before the copy here goes; more is known the next time."""
+
 RELIEF = 64 * 1024 * 1024
 """Bytes freed at least when a write found the disk full."""
 
@@ -200,10 +203,12 @@ class Keeper:
         ]
 
     async def _free(self, this: _Round, candidates: Sequence[Stored]) -> None:
-        """Let go until enough went: of the longest unused first those that others hold on to.
+        """Let go until enough went: first what the node's container runtime holds too.
 
-        Then what others have too, the last copies, and in the end manifests and the like.
+        Then of the longest unused those that others hold on to, what others have too, the last copies, and in
+        the end manifests and the like.
         """
+        candidates = await self._free_twins(this, candidates)
         for start in range(0, len(candidates), ASKED_FIRST):
             group = candidates[start : start + ASKED_FIRST]
             large, tiny = [b for b in group if not is_tiny(b)], [b for b in group if is_tiny(b)]
@@ -215,6 +220,17 @@ class Keeper:
                         await self._drop(this, blob, reason)
             if this.need <= 0:
                 return
+
+    async def _free_twins(self, this: _Round, blobs: Sequence[Stored]) -> list[Stored]:
+        """Let go what is served from the runtime's file afterwards; gives the others."""
+        others: list[Stored] = []
+        for blob in blobs:
+            is_twin = this.need > 0 and not is_tiny(blob) and await self._store.has_twin(blob.digest, TWIN)
+            if is_twin:
+                await self._drop(this, blob, "twin")
+            else:
+                others.append(blob)
+        return others
 
     async def _free_spare(self, this: _Round, blobs: Sequence[Stored]) -> tuple[list[Stored], list[Stored]]:
         """Let go what better ranked nodes hold on to; gives what others have too, and what they have not."""

@@ -84,7 +84,7 @@ class DaemonMetrics:
         self._zero(self.errors, [("request", fault) for fault in ("ours", "peer", "origin", "user")])
         self._zero(self.transfers, [("ok",), ("failed",)])
         self._zero(self.hash_failures, [("disk",), ("blob",)])
-        reasons = ("unused", "spare", "shared", "last", "tiny", "abandoned")
+        reasons = ("unused", "twin", "spare", "shared", "last", "tiny", "abandoned")
         self._zero(self.store_evictions, [(reason,) for reason in reasons])
         self._zero(self.store_evicted_bytes, [(reason,) for reason in reasons])
 

@@ -115,6 +115,12 @@ class FileStore:
             return await self._runtime.look(digest, within, largest)
         return size
 
+    async def has_twin(self, digest: Digest, within: float) -> bool:
+        size = self._index.get(digest)
+        if size is None or self._runtime is None:
+            return False
+        return await self._runtime.look(digest, within, None) == size
+
     async def open(self, digest: Digest, *, is_use: bool = True) -> FileHeldBlob | None:
         found = await self._find(digest, is_use=is_use)
         if found is None:

@@ -260,7 +260,8 @@ class Gone:
     size: int = told("Bytes.")
     idle: float = told("Seconds since its last use.")
     reason: str = told(
-        "unused (max_age), spare (a better ranked node holds on to it), shared (other nodes have it), "
+        "unused (max_age), twin (the container runtime holds it, and it is served from there), "
+        "spare (a better ranked node holds on to it), shared (other nodes have it), "
         "last (no live node is known to have it), tiny (a manifest, when nothing else was left), "
         "abandoned (the rest of an ended transfer)."
     )

@@ -136,6 +136,13 @@ class Store(Protocol):
         """
         ...
 
+    async def has_twin(self, digest: Digest, within: float) -> bool:
+        """Whether the container runtime holds this held blob too, found right within `within` seconds.
+
+        Without the copy here it is held all the same, and read from there.
+        """
+        ...
+
     def held(self) -> Iterator[tuple[Digest, int]]:
         """Every held digest with its size."""
         ...

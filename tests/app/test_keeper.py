@@ -65,6 +65,16 @@ async def test_without_a_limit_nothing_goes(autojump_clock: MockClock, store: Me
     assert held(store) == {0, 1, 2}
 
 
+async def test_what_the_runtime_holds_too_goes_first(autojump_clock: MockClock, store: MemoryStore) -> None:
+    await fill(store, 0, 1, 2, 3)
+    store.twins = {DIGESTS[2], DIGESTS[3]}
+    keeper = Keeper(store, Limits(max_bytes=3 * SIZE))
+    assert reasons(await keeper.collect()) == {"twin": 1}
+    assert held(store) == {0, 1, 3}
+    assert reasons(await keeper.collect(incoming=2 * SIZE)) == {"twin": 1, "last": 1}
+    assert held(store) == {1}
+
+
 async def test_the_longest_unused_goes_until_the_budget_holds(
     autojump_clock: MockClock, store: MemoryStore
 ) -> None:

@@ -217,3 +217,28 @@ async def test_a_directory_that_may_not_be_read_is_told_once_and_holds_nothing(
         assert await store.look(digest_of(LARGE), 1) is None
         await until(lambda: any(line["event"] == "runtime.unreadable" for line in lines))
     store.close()
+
+
+async def test_a_copy_may_go_when_containerd_s_file_is_right(
+    store: FileStore, containerd: Containerd, tmp_path: Path
+) -> None:
+    digest = digest_of(LARGE)
+    partial = await store.begin(digest, len(LARGE))
+    await partial.append(LARGE)
+    await partial.commit()
+    await partial.aclose()
+    assert not await store.has_twin(digest, 5)
+    path = containerd.put(LARGE)
+    assert await store.has_twin(digest, 5)
+    await store.drop(digest)
+    assert not list((tmp_path / "store" / "blobs").rglob(digest.hex))
+    assert store.size_of(digest) == len(LARGE)
+    assert await read(store, digest) == LARGE
+    path.unlink()
+    assert await store.open(digest) is None
+
+
+async def test_a_wrong_file_of_containerd_is_no_twin(store: FileStore, containerd: Containerd) -> None:
+    await store.write(digest_of(SMALL), SMALL)
+    containerd.put(SMALL[:-1] + b"!", digest_of(SMALL))
+    assert not await store.has_twin(digest_of(SMALL), 5)

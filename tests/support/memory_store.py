@@ -173,6 +173,7 @@ class MemoryStore:
     """`blobs` and `partial_bodies` are open to tests, which may rot or fill them.
 
     `capacity`: bytes of the disk, which is this store's alone. `resume_s`: how long hashing again takes.
+    `twins`: what the container runtime holds too.
     """
 
     def __init__(self, staging: Path) -> None:
@@ -184,6 +185,7 @@ class MemoryStore:
         self._make_room: MakeRoom | None = None
         self.blobs: dict[Digest, bytes] = {}
         self.partial_bodies: dict[tuple[Digest, int], bytearray] = {}
+        self.twins: set[Digest] = set()
         self.partials: dict[Digest, MemoryPartial] = {}
         self.listings: dict[ListingKey, ListingRecord] = {}
         self.tags: dict[tuple[Repository, Tag], TagRecord] = {}
@@ -195,6 +197,10 @@ class MemoryStore:
     async def look(self, digest: Digest, within: float, largest: int | None = None) -> int | None:
         await trio.lowlevel.checkpoint()
         return self.size_of(digest)
+
+    async def has_twin(self, digest: Digest, within: float) -> bool:
+        await trio.lowlevel.checkpoint()
+        return digest in self.twins and digest in self.blobs
 
     def held(self) -> Iterator[tuple[Digest, int]]:
         return iter([(digest, len(body)) for digest, body in self.blobs.items()])
