@@ -44,8 +44,8 @@ def _doctor(config: Config = None, image: Image = None, as_json: Json = False) -
 
     Looks at the daemon, ports, multicast (by really sending), peers, seeders, registries, clock, disk (writes
     32 MiB and deletes them), the store's limits, the runtimes' configuration, and pulls a manifest and a
-    small blob through the mirror. Works without the daemon and without root, and says what it could not look at.
-    Changes nothing. Exit status 1 if anything fails.
+    small blob through the mirror. Works without the daemon and without root, and says what it could not look
+    at. Changes nothing. Exit status 1 if anything fails.
     """
     loaded = load_config(config, cli.DEFAULT_CONFIG, NodeConfig)
     option = f" --config {shlex.quote(config)}" if config is not None else ""
