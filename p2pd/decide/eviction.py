@@ -103,7 +103,6 @@ def _below(digest: Digest, parts: Parts) -> set[Digest]:
             if part not in found:
                 found.add(part)
                 todo.append(part)
-    found.discard(digest)
     return found
 
 

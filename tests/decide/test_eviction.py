@@ -42,6 +42,13 @@ def test_of_the_holders_of_a_blob_exactly_one_holds_on(number: int, holders: set
     assert (Standing.SOLE in stands) == (len(holders) == 1)
 
 
+@given(st.integers(), st.sets(st.text("abcdef", min_size=4), min_size=2, max_size=6), st.data())
+def test_who_holds_on_does_so_whoever_lets_go(number: int, holders: set[str], data: st.DataObject) -> None:
+    (first,) = (n for n in holders if standing(n, digest(number), holders - {n}) is Standing.SHARED)
+    left = holders - data.draw(st.sets(st.sampled_from(sorted(holders)))) - {first}
+    assert standing(first, digest(number), left) is (Standing.SHARED if left else Standing.SOLE)
+
+
 def test_holding_on_is_shared_out_among_the_nodes() -> None:
     nodes = [f"node{number}" for number in range(5)]
     first = [
@@ -134,6 +141,8 @@ def test_rests_of_transfers_go_in_time_and_sooner_for_want_of_room() -> None:
     ]
     random.Random(1).shuffle(rests)
     assert abandoned(rests, 0) == [old]
+    assert abandoned(rests, 100) == [old]
+    assert abandoned(rests, 101) == [old, older]
     assert abandoned(rests, 150) == [old, older]
     assert abandoned(rests, 1000) == [old, older, middle]
     assert young not in abandoned(rests, 1000)

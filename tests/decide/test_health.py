@@ -80,6 +80,7 @@ def test_a_dead_upstream_leaves_its_source_and_the_others_up() -> None:
 def test_a_dead_source_takes_all_its_upstreams_along() -> None:
     reach = Reach()
     assert reach.failed("a", 0.0, beyond=False) == [Turn(None, False)]
+    assert reach.failed("b", 0.1, beyond=False) == []
     assert not reach.is_up("b", 0.5)
     assert reach.answered() == [Turn(None, True)]
     assert reach.is_up("a", 0.5)

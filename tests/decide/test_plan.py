@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pd.decide.bits import iter_bits, mask_of
-from p2pd.decide.election import LISTEN
+from p2pd.decide.election import LEAD_PATIENCE, LISTEN
 from p2pd.decide.fetchers import FETCHERS
 from p2pd.decide.ownership import object_key, ranked, stripe_key
+from p2pd.decide.pace import Pace
 from p2pd.decide.plan import IN_FLIGHT, LOOKAHEAD, SETTLE, FetchPlan, Way
 from p2pd.decide.standing import Standing
 from p2pd.model.layout import Layout
@@ -91,6 +92,15 @@ def test_a_holder_that_left_is_not_waited_for() -> None:
     assert fetch(plan, 0.1) == (0, 1)
 
 
+def test_a_holder_that_was_left_out_and_comes_back_is_trusted_like_any_other() -> None:
+    plan = plan_of()
+    plan.holder_found("h", 0.0)
+    assert plan.decide(5.0).fetch == (0, 1)
+    plan.member_left("h")
+    plan.holder_found("h", 6.0)
+    assert plan.decide(6.0).fetch == ()
+
+
 def test_only_the_member_that_owes_is_left_out() -> None:
     plan = plan_of("good")
     plan.member_progress("mute", 0b1, 0b1, Way.SEEDER, 0.0)
@@ -125,6 +135,17 @@ def test_a_member_that_restarts_offers_less() -> None:
     plan.member_progress("a", 0b11, 0b11, Way.NONE, 0.0)
     plan.member_progress("a", 0b10, 0b10, Way.NONE, 0.1)
     assert fetch(plan, 0.2) == (0, 2)
+
+
+def test_what_is_left_when_a_member_goes_is_what_all_the_others_have() -> None:
+    plan = plan_of()
+    for node, have in (("a", 0b001), ("b", 0b010), ("c", 0b100)):
+        plan.member_progress(node, have, have, Way.NONE, 0.0)
+    plan.member_left("c")
+    assert [plan.is_at_site(stripe) for stripe in range(4)] == [True, True, False, False]
+    assert plan.missing_in(0)[:2] == [2, 3]
+    plan.gained(2, 0.1)
+    assert plan.is_at_site(2)
 
 
 # Rule 2: the owner, lowest first, a few at a time, within the window.
@@ -667,3 +688,108 @@ def test_news_and_the_whole_lead_to_the_same(told: list[tuple[int, int, Way]]) -
         by_whole.member_progress("a", have, have | flying, way, now)
         assert by_news.decide(now) == by_whole.decide(now)
         assert [by_news.is_at_site(s) for s in range(COUNT)] == [by_whole.is_at_site(s) for s in range(COUNT)]
+
+
+# What patience follows from.
+
+
+def patience_after(*seconds: float) -> float:
+    pace = Pace(0.0)
+    for each in seconds:
+        pace.took(each)
+    return pace.patience
+
+
+def test_patience_follows_what_this_node_and_others_need_for_a_stripe() -> None:
+    plan = plan_of("a")
+    plan.member_progress("a", 0, 0b10, Way.SEEDER, 2.0)
+    plan.started(0, 3.0)
+    plan.received(0, 8.0)
+    assert plan.patience == patience_after(5.0)
+    plan.member_progress("a", 0b10, 0b10, Way.SEEDER, 10.0)
+    assert plan.patience == patience_after(5.0, 8.0)
+    plan.received(9, 10.0)
+    assert plan.patience == patience_after(5.0, 8.0), "it had not begun to fetch it"
+
+
+def test_what_a_member_gives_up_or_gets_from_another_tells_nothing() -> None:
+    plan = plan_of("a")
+    plan.member_progress("a", 0, 0b110, Way.SEEDER, 2.0)
+    plan.gained(1, 3.0)
+    plan.member_progress("a", 0b010, 0b110, Way.SEEDER, 20.0)
+    plan.member_progress("a", 0b010, 0b010, Way.SEEDER, 30.0)
+    assert plan.patience == PATIENCE_AT_FIRST
+
+
+def test_a_claim_that_was_given_up_and_made_anew_is_waited_for_from_then_on() -> None:
+    plan = plan_of("a", have=ALL & ~1)
+    plan.member_progress("a", 0, 1, Way.SEEDER, 0.0)
+    plan.member_progress("a", 0, 0, Way.SEEDER, 9.0)
+    plan.member_progress("a", 0, 1, Way.SEEDER, 10.0)
+    assert plan.decide(PATIENCE_AT_FIRST + 9.9).fetch == ()
+    assert plan.takeovers == 0
+    assert plan.decide(PATIENCE_AT_FIRST + 10.0).fetch == (0,)
+    assert plan.takeovers == 1
+
+
+def test_claims_end_with_the_member_whether_it_left_or_holds_the_blob() -> None:
+    for leave_or_hold in (False, True):
+        plan = plan_of("a", "b", have=ALL & ~1)
+        plan.member_progress("a", 0, 1, Way.SEEDER, 0.0)
+        if leave_or_hold:
+            plan.member_left("a")
+        else:
+            plan.holder_found("a", 1.0)
+            plan.member_left("a")
+        plan.member_progress("a", 0, 0, Way.NONE, 5.0)
+        # What it claimed counts no more: only the owner is waited for, from the next decision on.
+        mine = owned_by("me", "b")[:1] == [0]
+        assert plan.decide(6.0).fetch == ((0,) if mine else ())
+        assert plan.decide(6.0 + PATIENCE_AT_FIRST - 0.1).fetch == ((0,) if mine else ())
+        assert plan.decide(6.0 + PATIENCE_AT_FIRST).fetch == (0,)
+
+
+def test_own_stripes_are_no_takeovers() -> None:
+    plan = plan_of()
+    fetch(plan, 0.0)
+    assert plan.takeovers == 0
+
+
+def test_the_way_of_a_node_is_what_it_told_last() -> None:
+    plan = plan_of("a")
+    assert plan.way_of("a") is Way.SEEDER
+    assert plan.way_of("stranger") is Way.NONE
+    plan.member_progress("a", 0, 0, Way.ORIGIN, 1.0)
+    assert plan.way_of("a") is Way.ORIGIN
+    assert plan.members_by(Way.SEEDER) == []
+
+
+def test_the_longer_of_two_failures_is_waited_for() -> None:
+    plan = plan_of()
+    fetch(plan, 0.0)
+    plan.failed(0, 1.0, 9.0)
+    plan.failed(1, 2.0, 1.0)
+    assert plan.decide(9.9).fetch == ()
+    assert fetch(plan, 10.0) == (0, 1)
+
+
+# When to decide again.
+
+
+def test_who_waits_to_lead_decides_again_when_it_may() -> None:
+    plan = plan_of(way=Way.ORIGIN)
+    plan.member_progress("a", 0, 0, Way.ORIGIN, 0.0)
+    assert plan.decide(0.0).wake_at == LISTEN
+    plan.gained(0, 1.0)
+    assert plan.decide(1.0).wake_at == 1.0 + LEAD_PATIENCE
+    plan.member_progress("a", 1, 1, Way.SEEDER, 2.0)
+    assert plan.decide(2.0).wake_at == 2.0 + LEAD_PATIENCE, "the one that reaches a seeder may fail"
+
+
+def test_a_muted_peer_is_heard_again_in_time() -> None:
+    plan = plan_of(way=Way.NONE)
+    plan.holder_found("h", 0.0)
+    assert plan.decide(5.0).wake_at == 25.0
+    assert plan.missing_in(0)[:1] == [0]
+    assert plan.decide(25.0).wake_at != 25.0
+    assert plan.missing_in(0) == []

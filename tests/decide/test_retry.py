@@ -25,6 +25,7 @@ def test_jitter_spreads_between_half_and_whole() -> None:
 def test_retry_after_is_the_least_wait() -> None:
     assert retry_delay(POLICY, RateLimited("x", 7.0), 1, 0.0, 0.0) == 7.25
     assert retry_delay(POLICY, RateLimited("x"), 1, 0.0, 0.0) == 0.5
+    assert retry_delay(POLICY, RateLimited("x", 20.0), 1, 0.0, 0.0) == 20.25
     assert retry_delay(POLICY, RateLimited("x", 21.0), 1, 0.0, 0.0) is None
 
 

@@ -183,6 +183,12 @@ def test_cut_anywhere_it_is_refused(message: Message, data: st.DataObject) -> No
 
 
 @settings(deadline=None)
+@given(messages)
+def test_with_a_field_less_it_is_refused(message: Message) -> None:
+    assert "too few" in refused(array_of(message)[:-1])
+
+
+@settings(deadline=None)
 @given(messages, st.data())
 def test_one_byte_changed_is_a_message_or_refused(message: Message, data: st.DataObject) -> None:
     frame = bytearray(encode(message)[4:])
