@@ -104,7 +104,7 @@ class LibtorrentSegment:
         self._engine = engine
         self._name = name
         self._handle: lt.torrent_handle | None = None
-        self._asked = False
+        self._asked = self._is_leaving = False
         self._checked = trio.Event()
         self._removed = trio.Event()
         self._have: set[int] = set()
@@ -263,12 +263,15 @@ class LibtorrentSwarm:
             # Given up while being added: left in the session it would bar the next of its name for good.
             with trio.move_on_after(_REMOVE_TIMEOUT):
                 await segment._checked.wait()
-        if segment._handle is not None:
-            self._session.remove_torrent(segment._handle)
+        # Its last alerts are still to come, and a handle of a removed torrent raises at every use.
+        handle, segment._handle = segment._handle, None
+        if handle is not None:
+            self._session.remove_torrent(handle)
+            segment._is_leaving = True
+        if segment._is_leaving:
             with trio.move_on_after(_REMOVE_TIMEOUT):
                 await segment._removed.wait()
         self._segments.pop(segment._name, None)
-        segment._handle = None
 
     def give(self, handle: lt.torrent_handle, piece: int, data: bytes) -> None:
         """Hand a piece over from a thread, one after the other: the call waits for libtorrent's own."""

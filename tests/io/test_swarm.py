@@ -120,3 +120,16 @@ async def test_an_add_that_is_given_up_does_not_bar_the_next(tmp_path: Path) -> 
         await swarm.add(other, path_of(tmp_path, other), complete=False)
         with trio.fail_after(10):
             assert (await swarm.add(META, path, complete=True)).is_complete
+
+
+async def test_a_piece_that_is_finished_while_its_torrent_is_removed(tmp_path: Path) -> None:
+    async with open_swarm("127.0.0.1", 0) as swarm, trio.open_nursery() as nursery:
+        segment = await swarm.add(META, path_of(tmp_path, META), complete=False)
+        handle = segment._handle
+        assert handle is not None
+        nursery.start_soon(segment.remove)
+        for _ in range(2):
+            await trio.lowlevel.checkpoint()
+        while handle.is_valid():
+            pass  # the alerts are not read before libtorrent has removed it
+        segment._piece_finished(0)
