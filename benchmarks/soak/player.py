@@ -18,6 +18,7 @@ from benchmarks.soak.watch import Watch
 from benchmarks.testbed import Image, Node, Process, Testbed, TestbedError
 from benchmarks.testbed.daemons import Config
 from benchmarks.testbed.live_site import LiveSite, wait_until
+from benchmarks.testbed.node import PendingFetch
 from p2pd.io.admin_client import AdminClient
 from p2pd.model.errors import P2pdError
 
@@ -48,6 +49,7 @@ class Player:
         self._bed, self._images, self._changes, self._say = bed, images, changes, say
         self._lock = threading.Lock()
         self._busy: set[tuple[int, int]] = set()
+        self._clients: set[PendingFetch] = set()
         self._places: dict[str, threading.Lock] = {}
         self._over = threading.Event()
         self.watch = Watch(bed)
@@ -65,8 +67,10 @@ class Player:
                 self._follow(plan, pool)
                 self._close(pool)
                 self._settle()
+            except BaseException:
+                self._break_off()
+                raise
             finally:
-                self._over.set()
                 looked.set()
             watching.result()
 
@@ -82,6 +86,14 @@ class Player:
                 under_way.append(pool.submit(self._break, event))
         for one in under_way:
             one.result()
+
+    def _break_off(self) -> None:
+        """Let every thread end soon: the pool's end waits for them."""
+        with self._lock:
+            self._over.set()
+            clients = list(self._clients)
+        for client in clients:
+            client.process.kill()
 
     # Pulls.
 
@@ -115,8 +127,13 @@ class Player:
         log_name = f"ctr-{image_number}.log"
         pending = node.prepare_fetch(ref, log_name=log_name)
         held, begin = self._holders(image), self.watch.now
+        with self._lock:
+            self._clients.add(pending)
+            patience = 0.0 if self._over.is_set() else _PATIENCE_S
         pending.go()
-        outcome = pending.wait(_PATIENCE_S)
+        outcome = pending.wait(patience)
+        with self._lock:
+            self._clients.discard(pending)
         holders = [before & after for before, after in zip(held, self._holders(image), strict=True)]
         wrong = len(node.wrong_content(image)) if outcome.code == 0 else 0
         return Pull(
