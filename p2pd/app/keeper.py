@@ -41,6 +41,13 @@ TWIN = 2.0
 RELIEF = 64 * 1024 * 1024
 """Bytes freed at least when a write found the disk full."""
 
+ROOM_PATIENCE = 1.0
+"""Seconds that a transfer, and a client with it, waits for the sake of the limits. What takes longer, such as
+handing over to other nodes, goes on while it runs."""
+
+GATHER = 1.0
+"""Seconds in which the transfers that waited in vain, layers of one image, have begun and count."""
+
 RELIEF_DEADLINE = 5.0
 HOPELESS_FOR = 5.0
 """After a relief that freed nothing, seconds in which the next ones fail at once."""
@@ -88,13 +95,17 @@ class Keeper:
         self._leftover_bytes = 0
         self._freed_at = self._hopeless_at = float("-inf")
         self._lacked = False
+        self._overdue = trio.Event()
         store.on_full(self._relieve)
 
     async def run(self) -> None:
-        """Collect by the clock, for ever."""
+        """Collect by the clock, and when a transfer began without the room that it wants, for ever."""
         due = trio.current_time() + LOOK_EVERY
         while True:
-            await trio.sleep(LOOK_EVERY)
+            with trio.move_on_after(LOOK_EVERY):
+                await self._overdue.wait()
+                await trio.sleep(GATHER)
+                self._overdue = trio.Event()
             try:
                 if trio.current_time() >= due or await self._lacking(0):
                     await self.collect()
@@ -105,13 +116,16 @@ class Keeper:
     async def make_room(self, digest: Digest, size: int) -> None:
         """Before the transfer of a blob: let go what the limits ask for.
 
-        Where these cannot be met the transfer goes on all the same: the site's other nodes may be
-        waiting for its bytes. What is too much goes afterwards. Raises StoreFull where the disk has no room.
+        Where these cannot be met, or not soon, the transfer goes on all the same: a client, and the site's
+        other nodes, may be waiting for its bytes. What is too much goes afterwards. Raises StoreFull where
+        the disk has no room.
         """
         try:
             if await self._lacking(size):
-                with trio.move_on_after(RELIEF_DEADLINE):
+                with trio.move_on_after(ROOM_PATIENCE) as patience:
                     await self.collect(incoming=size)
+                if patience.cancelled_caught:
+                    self._overdue.set()
             lacking = await self._beyond_disk(digest, size)
             if lacking > 0:
                 with trio.move_on_after(RELIEF_DEADLINE):

@@ -13,7 +13,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pd.app.copies import HAND_OVER, Copies
-from p2pd.app.keeper import COLLECT_EVERY, Keeper
+from p2pd.app.keeper import COLLECT_EVERY, GATHER, ROOM_PATIENCE, Keeper
 from p2pd.model.admin import Collected
 from p2pd.model.errors import StoreFull
 from p2pd.model.reference import Digest
@@ -314,3 +314,24 @@ async def test_what_somebody_begins_to_read_while_it_is_handed_over_stays(
         readers = [await one.store.open(DIGESTS[number]) for number in before]
     assert held(one.store) == before
     del readers
+
+
+async def test_a_transfer_does_not_wait_until_all_is_handed_over(
+    autojump_clock: MockClock, site: MemorySite
+) -> None:
+    one, two = site.join(1), site.join(2)
+    await site.met()
+    for node in (one, two):
+        await fill(node.store, *range(4))
+    keeper = keeper_of(site, one, Limits(max_bytes=1))
+    keeper_of(site, two, Limits())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keeper.run)
+        begun = trio.current_time()
+        await keeper.make_room(DIGESTS[7], SIZE)
+        assert trio.current_time() - begun == pytest.approx(ROOM_PATIENCE, abs=0.1)
+        assert held(one.store), "there would be nothing to wait for"
+        await trio.sleep(GATHER + HAND_OVER + 3)
+        assert held(one.store) == set(), "it goes on without the transfer, and long before the next look"
+        assert held(two.store) == {0, 1, 2, 3}
+        nursery.cancel_scope.cancel()
