@@ -15,7 +15,7 @@ from p2pd.app.everyone import ask_everyone
 from p2pd.app.flights import Flights
 from p2pd.app.site import Site
 from p2pd.decide.ownership import object_key, ranked
-from p2pd.model.errors import P2pdError, PeerProtocolError, StoreError, WrongContent
+from p2pd.model.errors import P2pdError, PeerProtocolError, PeerUnavailable, StoreError, WrongContent
 from p2pd.model.layout import MANIFEST_LIMIT, SMALL_BLOB
 from p2pd.model.messages import READ_LIMIT, Fetch, Fetched, Query, QueryReply, Read, ReadReply, Reply
 from p2pd.model.reference import Digest, Repository
@@ -112,7 +112,10 @@ class SmallObjects:
             await self._keep(digest, bytes(body))
         except (P2pdError, trio.TooSlowError) as error:
             self._count_peer_failure(error)
-            log.warning("small.peer_failed", digest=str(digest), peer=peer.node_id, reason=str(error))
+            # That a peer vanished, or let it go a moment ago, is the life of a site.
+            level = log.info if isinstance(error, PeerUnavailable | trio.TooSlowError) else log.warning
+            reason = str(error) or f"it took more than {READ_DEADLINE:g} s"
+            level("small.peer_failed", digest=str(digest), peer=peer.node_id, reason=reason)
             return None
         self._site.metrics.lan_bytes.inc(size)
         self._site.metrics.wan_spared_bytes.inc(size)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 from p2pd.app.small import OWNER_DEADLINE, READ_DEADLINE
@@ -132,8 +133,11 @@ async def test_holders_that_never_answer_do_not_hold_it_up(tmp_path: Path, autoj
         await site.met()
         digest = site.seeder.put(BODY)
         began = trio.current_time()
-        assert await obtain(node, digest) == BODY
+        with capture_logs() as logs:
+            assert await obtain(node, digest) == BODY
         assert trio.current_time() - began <= READ_DEADLINE + OWNER_DEADLINE + 1.0
+        told = [(line["log_level"], bool(line["reason"])) for line in logs if "peer_failed" in line["event"]]
+        assert told == [("info", True)], "it says why, and warns nobody of a peer that went"
 
 
 async def test_two_that_take_each_other_for_the_owner_do_not_wait_for_ever(
