@@ -121,6 +121,10 @@ class Keeper:
         the disk has no room.
         """
         try:
+            lacking = await self._beyond_disk(digest, size)
+            if lacking > await self._most_to_gain():
+                # Emptying the store for what does not fit all the same would only harm the others.
+                raise _no_room(digest, size, lacking)
             if await self._lacking(size):
                 with trio.move_on_after(ROOM_PATIENCE) as patience:
                     await self.collect(incoming=size)
@@ -131,11 +135,18 @@ class Keeper:
                 with trio.move_on_after(RELIEF_DEADLINE):
                     await self.collect(incoming=size, at_least=lacking)
                 lacking = await self._beyond_disk(digest, size)
+        except StoreFull:
+            raise
         except P2pdError as error:
             log.warning("store.not_collected", reason=str(error))
             return
         if lacking > 0:
-            raise StoreFull(f"no room for {digest} ({size} bytes): {lacking} more must be freed on that disk")
+            raise _no_room(digest, size, lacking)
+
+    async def _most_to_gain(self) -> int:
+        """Bytes that would be free if all went that may."""
+        held = sum(blob.size for blob in self._store.stock().held if not blob.in_use)
+        return held + sum(rest.size for rest in await self._leftovers())
 
     async def _beyond_disk(self, digest: Digest, size: int) -> int:
         """By how much the disk is too small for the blob, beside what is under way; part may be there."""
@@ -330,3 +341,7 @@ class Keeper:
         return Collected(
             this.gone, this.freed, missing, tags, held_bytes, space.free, space.total, this.dry_run
         )
+
+
+def _no_room(digest: Digest, size: int, lacking: int) -> StoreFull:
+    return StoreFull(f"no room for {digest} ({size} bytes): {lacking} more must be freed on that disk")

@@ -75,6 +75,19 @@ async def test_what_the_runtime_holds_too_goes_first(autojump_clock: MockClock, 
     assert held(store) == {1}
 
 
+async def test_nothing_goes_for_what_fits_no_empty_disk_either(
+    autojump_clock: MockClock, store: MemoryStore
+) -> None:
+    await fill(store, 0, 1, 2)
+    store.capacity = 4 * SIZE
+    keeper = Keeper(store, Limits(min_free=Portion(percent=5)))
+    with pytest.raises(StoreFull, match="more must be freed"):
+        await keeper.make_room(DIGESTS[5], 5 * SIZE)
+    assert held(store) == {0, 1, 2}
+    await keeper.make_room(DIGESTS[5], 3 * SIZE)
+    assert len(held(store)) < 2
+
+
 async def test_the_longest_unused_goes_until_the_budget_holds(
     autojump_clock: MockClock, store: MemoryStore
 ) -> None:
