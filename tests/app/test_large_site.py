@@ -16,8 +16,7 @@ from p2pd.model.layout import MIB
 from p2pd.model.messages import Interest, Interested, Wanted
 from p2pd.model.reference import Digest
 from p2pd.ports.peers import Peer
-from tests.support.edge import Edge, open_edge
-from tests.support.memory_site import node_id, open_site
+from tests.support.memory_site import REPOSITORY, MemorySite, node_id, open_site
 
 DATA = random.Random(8).randbytes(17 * MIB + 1)
 NODES = 6
@@ -33,11 +32,13 @@ def _small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(circle, "NEIGHBOURS", 2)
 
 
-async def pull_everywhere(edge: Edge, digest: Digest, numbers: range) -> None:
-    nodes = [await edge.join(number) for number in numbers]
+async def pull_everywhere(site: MemorySite, digest: Digest, numbers: range) -> None:
+    nodes = [site.join(number) for number in numbers]
+    await site.met()
 
     async def pull(number: int) -> None:
-        assert await nodes[number].pull(digest) == DATA
+        blob = await nodes[number].content.blob(REPOSITORY, digest)
+        assert b"".join([chunk async for chunk in blob.chunks(0, blob.size)]) == DATA
 
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
@@ -45,23 +46,25 @@ async def pull_everywhere(edge: Edge, digest: Digest, numbers: range) -> None:
                 nursery.start_soon(pull, number)
 
 
-async def test_few_fetch_and_all_have_it(tmp_path: Path) -> None:
-    async with open_edge(tmp_path) as edge:
-        digest = edge.seeder.put(DATA)
-        edge.seeder.bytes_s = 20 * MIB
-        await pull_everywhere(edge, digest, range(1, NODES + 1))
+async def test_few_fetch_and_all_have_it(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    async with open_site(tmp_path, swarm=True) as site:
+        digest = site.seeder.put(DATA)
+        site.seeder.bytes_s = 20 * MIB
+        await pull_everywhere(site, digest, range(1, NODES + 1))
         # A node that came when it knew nobody yet may have begun a stripe or two.
-        assert edge.seeder.given[digest] <= len(DATA) + 4 * MIB
-        assert edge.seeder.asked["segment"] < 2 * NODES, "not everybody asks for hashes"
+        assert site.seeder.given[digest] <= len(DATA) + 4 * MIB
+        assert site.seeder.asked["segment"] < 2 * NODES, "not everybody asks for hashes"
 
 
-async def test_who_comes_late_hears_of_those_that_hold_it(tmp_path: Path) -> None:
-    async with open_edge(tmp_path) as edge:
-        digest = edge.seeder.put(DATA)
-        await pull_everywhere(edge, digest, range(1, NODES + 1))
-        given = edge.seeder.given[digest]
-        await pull_everywhere(edge, digest, range(NODES + 1, NODES + 2))
-        assert edge.seeder.given[digest] == given
+async def test_who_comes_late_hears_of_those_that_hold_it(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_site(tmp_path, swarm=True) as site:
+        digest = site.seeder.put(DATA)
+        await pull_everywhere(site, digest, range(1, NODES + 1))
+        given = site.seeder.given[digest]
+        await pull_everywhere(site, digest, range(NODES + 1, NODES + 2))
+        assert site.seeder.given[digest] == given
 
 
 async def test_interest_is_remembered_and_told(

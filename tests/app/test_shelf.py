@@ -15,8 +15,8 @@ from p2pd.model.errors import StoreError
 from p2pd.model.layout import MIB, SegmentMeta
 from p2pd.model.reference import Digest
 from tests.support.memory_origin import digest_of
-from tests.support.memory_site import MemoryEngine
 from tests.support.memory_store import MemoryStore, meta_of
+from tests.support.memory_swarm import MemoryEngine
 
 BODIES = [random.Random(number).randbytes(MIB + 1) for number in range(UNPINNED_LIMIT + 3)]
 DIGESTS = [digest_of(body) for body in BODIES]

@@ -20,7 +20,7 @@ from p2pd.app.transfers import Transfers
 from p2pd.app.wan import Wan
 from p2pd.io.store import FileStore
 from p2pd.io.swarm import open_swarm
-from p2pd.model.reference import Digest, Repository
+from p2pd.model.reference import Repository
 from tests.support.fake_peers import FakeSite, open_fake_site
 from tests.support.memory_origin import MemoryOrigin
 
@@ -36,11 +36,6 @@ class Node:
     site: Site
     transfers: Transfers
     scope: trio.CancelScope
-
-    async def pull(self, digest: Digest) -> bytes:
-        """The whole blob, as a client would read it."""
-        blob = await self.content.blob(REPOSITORY, digest)
-        return b"".join([chunk async for chunk in blob.chunks(0, blob.size)])
 
 
 class Edge:

@@ -18,6 +18,8 @@ from p2pd.ports.origin import BlobStream
 __all__ = ["MemoryOrigin", "digest_of"]
 
 CHUNK = 64 * 1024
+BUFFER = 512 * 1024
+"""Bytes that the kernel keeps for who does not read."""
 
 
 def digest_of(data: bytes) -> Digest:
@@ -87,8 +89,12 @@ class MemoryOrigin:
     async def _chunks(
         self, digest: Digest, data: bytes, start: int, stop: int
     ) -> AsyncGenerator[bytes, None]:
-        for position in range(start, stop, CHUNK):
-            chunk = data[position : min(position + CHUNK, stop)]
+        position, read_at = start, trio.current_time()
+        while position < stop:
+            # As from a socket: who comes back later finds more.
+            since = trio.current_time() - read_at
+            gathered = min(BUFFER, since * self.bytes_s) if since > 0 else 0
+            chunk = data[position : min(position + max(CHUNK, int(gathered)), stop)]
             self._free_at = max(self._free_at, trio.current_time()) + len(chunk) / self.bytes_s
             await trio.sleep_until(self._free_at)
             if self.fault is not None:
@@ -96,6 +102,7 @@ class MemoryOrigin:
             self.given[digest] += len(chunk)
             if self.fault_after is not None and self.given.total() >= self.fault_after:
                 self.fault = Unavailable("killed")
+            position, read_at = position + len(chunk), trio.current_time()
             yield chunk
 
     async def tags(self, repository: Repository, query: str) -> bytes:
