@@ -91,8 +91,8 @@ def _at_work(node: Node) -> bool:
 _REFUSED_S = 11.0
 """For so long a digest that failed in mid-body is answered 503."""
 
-_MENDED = Limits(wan_ratio=None, extra_s=60.0)
-"""A node that was given wrong bytes asks nobody of the site the next time, which is slow, once."""
+_MENDED = Limits(wan_ratio=2.1, extra_s=15.0)
+"""The wrong bytes may cross the WAN once, and the right ones once."""
 
 ROWS = [
     Row("origin-500", "the origin answers 500 three times", "one flight goes on", _bad("500", requests=4)),

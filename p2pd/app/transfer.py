@@ -121,6 +121,7 @@ class Transfer:
         self._raw: dict[int, bytes] = {}
         self._fetches: dict[int, trio.CancelScope] = {}
         self._given: dict[int, bytes] = {}
+        self._believed: set[int] = set()
         self._hearsay = Hearsay()
         self._doubted_at: float | None = None
         self.is_peers_fault = False
@@ -223,7 +224,9 @@ class Transfer:
         for belief in beliefs:
             is_news = belief.meta.index not in self.metas
             self.learn_meta(belief.meta, announce=False)
-            self.is_peers_fault |= is_news
+            if is_news:
+                self._believed.add(belief.meta.index)
+                self.is_peers_fault = True
             if (
                 is_news
                 and belief.meta.index in self.metas
@@ -457,8 +460,11 @@ class Transfer:
             data = await self.read_stripe(stripe)
         except P2pdError as error:
             self._note_fault(error)
-            if isinstance(error, NotFound | Denied | WrongContent) and self.plan.open_way is Way.SEEDER:
-                self._refused_by_seeder = True
+            if self.plan.open_way is Way.SEEDER:
+                if isinstance(error, WrongContent):
+                    # The origin's bytes are wrong: to lead them to this site once more mends nothing.
+                    self.fail(error)
+                self._refused_by_seeder |= isinstance(error, NotFound | Denied)
             retry = (error.retry_after or 1.0) if isinstance(error, RateLimited) else 1.0
             self.plan.failed(stripe, trio.current_time(), retry)
         else:
@@ -571,8 +577,8 @@ class Transfer:
         if data is not None and _sha1(data) == segment.meta.piece_hash(self.layout.stripe(stripe).piece):
             self._give(segment, stripe, data)
         elif self.plan.refused(stripe) and not self._alone:
-            self.is_peers_fault = True
-            self.fail(WrongContent(f"bytes and metadata of {self.digest} do not fit: trying without peers"))
+            self.is_peers_fault |= self.layout.stripe(stripe).segment in self._believed
+            self.fail(WrongContent(f"bytes and metadata of {self.digest} do not fit: to be tried again"))
 
     # Delivery.
 
