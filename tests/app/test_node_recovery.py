@@ -296,6 +296,20 @@ async def test_wrong_bytes_through_a_seeder_never_arrive(registry: FaultRegistry
             await until(lambda: not [f for f in node.files() if not f.startswith("partial")], SOON)
 
 
+async def test_wrong_bytes_through_a_seeder_are_not_fetched_from_the_origin_too(
+    registry: FaultRegistry, tmp_path: Path
+) -> None:
+    registry.fault("GET /v2/app/blobs/", wrong_bytes)
+    async with (
+        open_seeder(tmp_path / "seeder", registry.url) as url,
+        open_daemon(node_config(tmp_path / "node", registry.url, seeders=[url])) as node,
+    ):
+        assert len(await read(node, LARGE)) < len(LARGE)
+        metrics = (await get(node, "/metrics")).text
+        assert f'p2pd_wan_bytes_total{{source="{url}"}}' in metrics
+        assert 'p2pd_wan_bytes_total{source="origin"}' not in metrics
+
+
 async def test_a_dead_seeder_costs_a_step_of_the_ladder(registry: FaultRegistry, tmp_path: Path) -> None:
     dead = FaultRegistry()
     async with trio.open_nursery() as nursery:
