@@ -8,6 +8,7 @@ only OriginFaults.
 from __future__ import annotations
 
 import math
+import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, suppress
@@ -279,7 +280,10 @@ def _unconnected(error: httpx.ConnectError, host: str) -> Unavailable:
         if isinstance(cause, ssl.SSLError):
             return Unavailable(f"{host} and TLS do not agree: {cause.reason or cause}")
         if isinstance(cause, OSError) and cause.strerror:
-            return Unavailable(f"{host} cannot be connected to: {cause.strerror}")
+            # trio names the address in its own words, the resolver's numbers are negative.
+            number = cause.errno or 0
+            told = os.strerror(number) if number > 0 else cause.strerror
+            return Unavailable(f"{host} cannot be connected to: {told}")
         if isinstance(cause, BaseExceptionGroup):  # trio's attempts at several addresses
             cause = cause.exceptions[0]
         else:
