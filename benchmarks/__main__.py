@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from benchmarks import bars, demo, large, matrix, plots, readme, simulate, update
+from benchmarks import bars, demo, large, matrix, plots, readme, simulate, twins, update
 from benchmarks.faults import command as faults
 from benchmarks.micro import bare, held, hit, idle, unpack
 from benchmarks.soak import command as soak
@@ -19,6 +19,7 @@ COMMANDS = {
     "matrix": (matrix, "every row that a bar is about, then bars and plots (make bench)"),
     "simulate": (simulate, "sites of a thousand nodes and a thousand sites, in virtual time"),
     "faults": (faults, "break a site in every way, and see what holds"),
+    "twins": (twins, "rows of faults in virtual time, a thousand seeds each"),
     "soak": (soak, "use and break a site at random for minutes, and see what holds"),
     "bare": (bare, "CPU of a node beside that of a bare libtorrent swarm"),
     "idle": (idle, "CPU and memory of a node that does nothing, and its start"),

@@ -39,6 +39,7 @@ PING_IN_CROWD = 15.0
 TICK = 1.0
 HASHING = 0.01
 UPLOADS = 4
+SLOW_AFTER = 1.0
 LIMIT = 3600.0
 
 
@@ -79,6 +80,12 @@ class Node:
     will_report: bool = False
     told_at: float = -1.0
     timer: int = 0
+    uplink: float = 1.0
+    """What share of a link's rate it gives; below 1 one piece at a time, and others are asked too."""
+
+    @property
+    def slots(self) -> int:
+        return UPLOADS if self.uplink >= 1 else 1
 
 
 class Site:
@@ -413,8 +420,7 @@ class Site:
                 peer.received += self.bytes.done
                 node.sent += self.bytes.done
                 if peer.alive and node.alive:
-                    peer.plan.holder_found(node.name, self.now)
-                    self.poke(peer)
+                    self._tell_done(peer, node)
 
         self.after(self.latency, told)
 
@@ -429,6 +435,10 @@ class Site:
 
     def _tell(self, node: Node, peer: Node, have: int, claimed: int) -> None:
         node.plan.member_progress(peer.name, have, claimed, peer.plan.way, self.now)
+
+    def _tell_done(self, node: Node, peer: Node) -> None:
+        node.plan.holder_found(peer.name, self.now)
+        self.poke(node)
 
     def _report_soon(self, node: Node) -> None:
         if node.alive and not node.will_report and node.done_at is None:
@@ -555,41 +565,58 @@ class Site:
         """Start what uploads the node has room for."""
         if not node.on_lan or not node.alive:
             return
-        if node.uploads >= UPLOADS:
+        if node.uploads >= node.slots:
             return
         for stripe in iter_bits(node.have & self._open):
             lacking = self._lacking[stripe]
-            while lacking and node.uploads < UPLOADS:
+            while lacking and node.uploads < node.slots:
                 at = self.random.randrange(len(lacking))
                 taker = lacking[at]
-                if not taker.on_lan:
-                    if not any(other.on_lan for other in lacking):
+                if not self._reaches(node, taker):
+                    if not any(self._reaches(node, other) for other in lacking):
                         break
                     continue
                 lacking[at] = lacking[-1]
                 lacking.pop()
                 self._close(stripe)
                 self._send(node, taker, stripe)
-            if node.uploads >= UPLOADS:
+            if node.uploads >= node.slots:
                 return
+
+    def _reaches(self, giver: Node, taker: Node) -> bool:
+        return giver.on_lan and taker.on_lan
 
     def _send(self, giver: Node, taker: Node, stripe: int) -> None:
         giver.uploads += 1
         taker.receiving |= 1 << stripe
         lives = giver.life, taker.life
+        seconds = self.piece_time
+        if giver.uplink < 1:
+            seconds *= 1 / UPLOADS / giver.uplink
+            self.after(SLOW_AFTER, partial(self._ask_others, taker, stripe, taker.life))
+        self.after(seconds + self.latency, partial(self._arrive, giver, taker, stripe, lives))
 
-        def arrive() -> None:
-            if giver.life == lives[0]:
-                giver.uploads -= 1
-            if taker.life == lives[1]:
-                taker.receiving &= ~(1 << stripe)
-                came = giver.life == lives[0] and giver.on_lan and taker.on_lan
-                if not taker.have >> stripe & 1:
-                    if came:
-                        self._gain(taker, stripe)
-                    else:
-                        self._lacks(taker, stripe)
-                        self.after(TICK, self._kick)
-            self._give(giver)
+    def _arrive(self, giver: Node, taker: Node, stripe: int, lives: tuple[int, int]) -> None:
+        if giver.life == lives[0]:
+            giver.uploads -= 1
+        if taker.life == lives[1]:
+            is_awaited = bool(taker.receiving >> stripe & 1)
+            taker.receiving &= ~(1 << stripe)
+            came = giver.life == lives[0] and self._reaches(giver, taker)
+            if taker.have >> stripe & 1:
+                pass
+            elif came:
+                if not is_awaited:
+                    self._lacks_no_more(taker, stripe)
+                self._gain(taker, stripe)
+            elif is_awaited:
+                self._lacks(taker, stripe)
+                self.after(TICK, self._kick)
+        self._give(giver)
 
-        self.after(self.piece_time + self.latency, arrive)
+    def _ask_others(self, taker: Node, stripe: int, life: int) -> None:
+        """A piece that comes slowly is taken from whoever has it first."""
+        if taker.life == life and taker.receiving >> stripe & 1:
+            taker.receiving &= ~(1 << stripe)
+            self._lacks(taker, stripe)
+            self._kick()
