@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from p2pd.app.config import NodeConfig
-from p2pd.app.launch import RunCall, explain, lean_imports, load_config, parse_run, run_until_done
+from p2pd.app.launch import RunCall, explain, lean_imports, leave, load_config, parse_run, run_until_done
 
 __all__ = ["DEFAULT_CONFIG", "main", "run"]
 
@@ -35,6 +35,7 @@ def run(call: RunCall) -> None:
 
     configure_logging(config.log.level, config.log.format)
     run_until_done(run_daemon, config)
+    leave()
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ class _Times:
     graceful: float
     idle: float = 30.0
     write: float = 60.0
-    linger: float = 2.0
+    linger: float = 4.0
 
 
 _RECEIVE = 64 * 1024
@@ -71,7 +71,7 @@ async def serve(
     graceful_s: float = 3.0,
     idle_s: float = 30.0,
     write_s: float = 60.0,
-    linger_s: float = 2.0,
+    linger_s: float = 4.0,
     max_connections: int = 512,
     task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
 ) -> None:

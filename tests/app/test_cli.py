@@ -77,7 +77,7 @@ def test_the_daemon_is_not_charged_for_the_command_line(program: str, tmp_path: 
     config.touch()
     probe = f"""
 import sys, trio, {program} as cli
-trio.run = lambda *_: None
+trio.run = cli.leave = lambda *_: None
 print(cli.main(["run", "--config", {str(config)!r}]), "p2pd.io.serve" in sys.modules)
 print(*({{"typer", "rich", "click", "argparse"}} & set(sys.modules)))
 """
@@ -109,3 +109,10 @@ def test_the_default_file_is_optional(tmp_path: Path) -> None:
     other = tmp_path / "other.toml"
     other.write_text('[node]\nsite = "ship"\n')
     assert load_config(str(other), str(default), NodeConfig).node.site == "ship"
+
+
+def test_a_stopped_daemon_ends_without_the_exit_handlers_of_libraries() -> None:
+    code = "import atexit; from p2pd.app.launch import leave; atexit.register(print, 'late'); "
+    code += "print('said'); leave()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "said\n", "")
