@@ -36,7 +36,8 @@ ASKED_FIRST = 512
 """Blobs, the longest unused first, of which copies elsewhere are looked for before a last copy goes."""
 
 TWIN = 2.0
-"""Seconds in which the runtime's file is checked before the copy here goes; more is known the next time."""
+"""Seconds in which files of the runtime are checked, that copies here may go; more is known the next time.
+Somebody waits for the room, so that the rest goes in the usual order."""
 
 RELIEF = 64 * 1024 * 1024
 """Bytes freed at least when a write found the disk full."""
@@ -249,9 +250,11 @@ class Keeper:
     async def _free_twins(self, this: _Round, blobs: Sequence[Stored]) -> list[Stored]:
         """Let go what is served from the runtime's file afterwards; gives the others."""
         others: list[Stored] = []
+        give_up = trio.current_time() + TWIN
         for blob in blobs:
-            is_twin = this.need > 0 and not is_tiny(blob) and await self._store.has_twin(blob.digest, TWIN)
-            if is_twin:
+            left = give_up - trio.current_time()
+            is_worth_a_look = this.need > 0 and left > 0 and not is_tiny(blob)
+            if is_worth_a_look and await self._store.has_twin(blob.digest, left):
                 await self._drop(this, blob, "twin")
             else:
                 others.append(blob)
