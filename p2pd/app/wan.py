@@ -32,8 +32,8 @@ SEEDER_DEADLINE = 5.0
 
 ORIGIN_DEADLINE = 8.0
 
-_GATHER = 256 * 1024
-_GATHER_BOUNDS = (0.01, 0.25)
+_GATHER = 96 * 1024
+_GATHER_BOUNDS = (0.01, 0.1)
 """On a slow link a read returns a packet or two, and costs as much CPU as one of many: let the kernel
 gather bytes for a moment between two reads. Its buffers hold far more than comes then."""
 
