@@ -90,7 +90,9 @@ def test_site_without_a_seeder_pulls_each_byte_about_once(site: LiveSite, tmp_pa
     site.start(changes={"wan": {"seeders": []}})
     update = site.update(ref, image)
     assert_right(update, image, site.nodes)
-    assert update.wan_ratio <= 1.06
+    # By what the nodes took: packets of a busy machine are sent twice, which nobody decided.
+    taken = sum(metric(node, "p2pd_wan_bytes_total") for node in site.nodes)
+    assert image.blob_bytes <= taken <= 1.01 * image.blob_bytes
     for blob in image.blobs:
         assert len(set(site.origin_gets(blob.digest))) == 1
 
