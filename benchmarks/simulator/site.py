@@ -80,6 +80,7 @@ class Node:
     will_report: bool = False
     told_at: float = -1.0
     timer: int = 0
+    given: int = 0
     uplink: float = 1.0
     """What share of a link's rate it gives; below 1 one piece at a time, and others are asked too."""
 
@@ -567,7 +568,11 @@ class Site:
             return
         if node.uploads >= node.slots:
             return
-        for stripe in iter_bits(node.have & self._open):
+        wanted = node.have & self._open
+        if node.uplink < 1:
+            # Whoever has little to give gives what nobody got from it yet; takers pass that on.
+            wanted = wanted & ~node.given or wanted
+        for stripe in iter_bits(wanted):
             lacking = self._lacking[stripe]
             while lacking and node.uploads < node.slots:
                 at = self.random.randrange(len(lacking))
@@ -588,6 +593,7 @@ class Site:
 
     def _send(self, giver: Node, taker: Node, stripe: int) -> None:
         giver.uploads += 1
+        giver.given |= 1 << stripe
         taker.receiving |= 1 << stripe
         lives = giver.life, taker.life
         seconds = self.piece_time
