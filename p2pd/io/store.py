@@ -324,21 +324,26 @@ class FileStore:
     ) -> tuple[Descriptor, int, PieceTable | None] | None:
         """Open a held blob with its piece table (None when small); forget it where it is gone or wrong."""
         size = self._index.get(digest)
-        if size is None and self._runtime is not None:
-            with disk_errors(f"read {digest}"):
-                return await self._runtime.open(digest)
         if size is None:
-            return None
+            return await self._find_elsewhere(digest)
         with disk_errors(f"read {digest}"):
             file = await self._open_file(digest, size, is_use=is_use)
             if file is not None and size <= SMALL_BLOB:
                 return file, size, None
             table = await self._table(file, digest, size) if file is not None else None
         if file is None or table is None:
+            if digest not in self._index:  # it was let go meanwhile: nothing was wrong with it
+                return await self._find_elsewhere(digest)
             log.error("blob.lost", digest=str(digest), bytes=size, reason="gone or corrupt")
             await self._drop_corrupt(digest)
             return None
         return file, size, table
+
+    async def _find_elsewhere(self, digest: Digest) -> tuple[Descriptor, int, PieceTable | None] | None:
+        if self._runtime is None:
+            return None
+        with disk_errors(f"read {digest}"):
+            return await self._runtime.open(digest)
 
     async def _table(self, file: Descriptor, digest: Digest, size: int) -> PieceTable | None:
         """The piece table of a large blob, made again from its bytes where the sidecar is no good."""
@@ -347,7 +352,9 @@ class FileStore:
             return table
         async with self._rebuild:
             table = await trio.to_thread.run_sync(load_table, self._places, digest, size)
-            if table is None and (table := await hash_file(file, digest, size)) is not None:
+            if table is not None or digest not in self._index:
+                return table  # without a blob a sidecar would stay for ever
+            if (table := await hash_file(file, digest, size)) is not None and digest in self._index:
                 log.warning("blob.checksums_rebuilt", digest=str(digest), bytes=size)
                 # On a disk that takes no more writes the table serves from memory.
                 with contextlib.suppress(OSError):

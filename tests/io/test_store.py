@@ -6,11 +6,15 @@ import hashlib
 import os
 import random
 import time
+from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+import trio
+from structlog.testing import capture_logs
 
+from p2pd.io import store as store_module
 from p2pd.io.store import FileStore
 from p2pd.model.content import Descriptor
 from p2pd.model.errors import StoreError, UserMistake
@@ -275,3 +279,24 @@ async def test_corrupt_tag_is_dropped(store: FileStore, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-5])
     assert await store.tag(repository, tag) is None
     assert not path.exists()
+
+
+@pytest.mark.parametrize("step", ["load_table", "_open_sized"])
+async def test_what_is_let_go_while_it_is_opened_is_not_lost(
+    store: FileStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    await store.write(digest_of(BODY), BODY)
+    monkeypatch.setattr(f"p2pd.io.store.{step}", _after_drop(store, getattr(store_module, step)))
+    with capture_logs() as logs:
+        assert await store.open(digest_of(BODY)) is None
+    assert logs == []
+    assert store.lost == 0
+    assert not sidecar_path(tmp_path, BODY).exists()
+
+
+def _after_drop(store: FileStore, call: Callable[..., object]) -> Callable[..., object]:
+    def called(*args: object) -> object:
+        trio.from_thread.run(store.drop, digest_of(BODY))
+        return call(*args)
+
+    return called
