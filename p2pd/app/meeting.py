@@ -259,7 +259,7 @@ class Meeting:
 
     async def _join(self, peer: Peer, index: int, segment: SwarmSegment | None) -> bool:
         transfer = self._transfer
-        message = Join(transfer.digest, transfer.layout.size, index)
+        message = Join(transfer.digest, transfer.layout.size, index, segment is not None)
         try:
             reply = await self._site.peers.request(peer.node_id, message, REPLY)
         except P2pdError as error:

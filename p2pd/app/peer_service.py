@@ -155,8 +155,8 @@ class PeerService:
             if assembled is not None or self._site.store.size_of(digest) is not None:
                 segment = await shelf.offer(digest, index, assembled)
         if segment is not None:
-            return Joined(True, segment.meta.piece_hashes)
-        meta = None if transfer is None else transfer.metas.get(index)
+            return Joined(True, None if request.knows_hashes else segment.meta.piece_hashes)
+        meta = None if transfer is None or request.knows_hashes else transfer.metas.get(index)
         return Joined(False, None if meta is None else meta.piece_hashes)
 
     async def _read(self, peer: Peer, request: Read) -> Reply:

@@ -191,16 +191,20 @@ class Interested:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """I have segment `index` of this blob in my session: load it if you hold pieces of it."""
+    """I have segment `index` of this blob in my session: load it if you hold pieces of it.
+
+    `knows_hashes`: spare me its metadata, which are most of the answer.
+    """
 
     digest: Digest
     size: int
     index: int
+    knows_hashes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """`loaded`: I have it in my session, dial me. `piece_hashes`: its metadata where I know it."""
+    """`loaded`: I have it in my session, dial me. `piece_hashes`: its metadata unless you know it."""
 
     loaded: bool
     piece_hashes: bytes | None

@@ -183,6 +183,13 @@ class _Fields:
         value: bool = self._take(bool)
         return value
 
+    def later_boolean(self) -> bool:
+        """A field that older nodes do not send; false then."""
+        value = next(self._items, False)
+        if type(value) is not bool:
+            raise PeerProtocolError(f"field is {type(value).__name__} where bool belongs")
+        return value
+
     def seconds(self) -> float:
         value: float = self._take(float)
         if not 0.0 <= value < math.inf:
@@ -352,9 +359,13 @@ def _interested(f: _Fields) -> Interested:
     return Interested(tuple(check_node_id(node) for node in nodes))
 
 
-def _join(f: _Fields) -> Join:
+def _segment(f: _Fields) -> tuple[Digest, int, int]:
     digest, size = f.digest(), f.integer(1)
-    return Join(digest, size, f.integer(0, Layout(size).segment_count - 1))
+    return digest, size, f.integer(0, Layout(size).segment_count - 1)
+
+
+def _join(f: _Fields) -> Join:
+    return Join(*_segment(f), f.later_boolean())
 
 
 def _joined(f: _Fields) -> Joined:
@@ -365,10 +376,11 @@ def _joined(f: _Fields) -> Joined:
 
 
 def _segment_ready(f: _Fields) -> SegmentReady:
-    join, hashes = _join(f), f.binary(_HASHES_LIMIT)
-    if not SegmentMeta(join.digest, join.size, join.index, hashes).is_consistent:
-        raise PeerProtocolError(f"{len(hashes)} bytes of hashes do not fit segment {join.index}")
-    return SegmentReady(join.digest, join.size, join.index, hashes)
+    digest, size, index = _segment(f)
+    hashes = f.binary(_HASHES_LIMIT)
+    if not SegmentMeta(digest, size, index, hashes).is_consistent:
+        raise PeerProtocolError(f"{len(hashes)} bytes of hashes do not fit segment {index}")
+    return SegmentReady(digest, size, index, hashes)
 
 
 def _read(f: _Fields) -> Read:
@@ -419,7 +431,7 @@ _ENCODERS: dict[type, tuple[int, Callable[[Any], list[object]]]] = {
     Ping: (0x10, lambda m: []),
     Query: (0x11, lambda m: [m.digest.raw]),
     Want: (0x12, lambda m: [_progress_fields(m.progress)]),
-    Join: (0x13, lambda m: [m.digest.raw, m.size, m.index]),
+    Join: (0x13, lambda m: [m.digest.raw, m.size, m.index, m.knows_hashes]),
     Read: (0x14, lambda m: [m.digest.raw, m.offset, m.length]),
     Fetch: (0x15, lambda m: [m.repository.registry, m.repository.name, m.digest.raw, m.is_manifest]),
     Resolve: (0x16, lambda m: [m.repository.registry, m.repository.name, m.tag.name, m.upstream]),

@@ -90,7 +90,8 @@ def deltas(draw: st.DrawFn) -> ProgressDelta:
 @st.composite
 def joins(draw: st.DrawFn) -> Join:
     size = draw(sizes)
-    return Join(draw(digests), size, draw(st.integers(0, Layout(size).segment_count - 1)))
+    index = draw(st.integers(0, Layout(size).segment_count - 1))
+    return Join(draw(digests), size, index, draw(st.booleans()))
 
 
 @st.composite
@@ -185,7 +186,13 @@ def test_cut_anywhere_it_is_refused(message: Message, data: st.DataObject) -> No
 @settings(deadline=None)
 @given(messages)
 def test_with_a_field_less_it_is_refused(message: Message) -> None:
-    assert "too few" in refused(array_of(message)[:-1])
+    sent_ever_since = -2 if isinstance(message, Join) else -1
+    assert "too few" in refused(array_of(message)[:sent_ever_since])
+
+
+def test_an_older_node_joins_without_saying_what_it_knows() -> None:
+    join = Join(DIGEST, MIB, 0, knows_hashes=True)
+    assert decode(msgpack.packb(array_of(join)[:-1])).message == Join(DIGEST, MIB, 0)
 
 
 @settings(deadline=None)
@@ -278,6 +285,7 @@ MIB = 1024 * 1024
         (QueryReply(1, None), 4, 1.5),
         (Join(DIGEST, MIB, 0), 4, 0),
         (Join(DIGEST, MIB, 0), 5, 1),
+        (Join(DIGEST, MIB, 0), 6, 1),
         (Interested(("a" * 16,)), 3, ["A" * 16]),
         (Interested(("a" * 16,)), 3, [7]),
         (Interested(("a" * 16,)), 3, None),
