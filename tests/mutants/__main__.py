@@ -24,16 +24,7 @@ ROOT = Path(__file__).parents[2]
 WORK = ROOT / "build" / "mutants"
 DECIDE = ROOT / "p2pd" / "decide"
 _MUTMUT = str(Path(sys.executable).with_name("mutmut"))
-_COPIED = (
-    "p2pd",
-    "benchmarks/__init__.py",
-    "benchmarks/simulator",
-    "tests/__init__.py",
-    "tests/conftest.py",
-    "tests/decide",
-    "tests/mutants",
-    "pyproject.toml",
-)
+_COPIED = ("p2pd", "benchmarks", "tests", "pyproject.toml")
 _CONFIG = """\
 [mutmut]
 source_paths=p2pd/
@@ -77,8 +68,7 @@ def main() -> int:
     prepare(order.only or modules)
     os.nice(19)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    code = search(order.minutes * 60, order.jobs)
-    return report() if code == 0 else 1
+    return report() if search(order.minutes * 60, order.jobs) else 1
 
 
 def prepare(modules: list[str]) -> None:
@@ -103,23 +93,37 @@ def with_plain_properties(source: str) -> str:
     return _PROPERTY.sub(r"\1\2 = property(lambda self: self.get_\2())\n\n\1def get_\2(", source)
 
 
-def search(seconds: float, jobs: int) -> int:
-    """Let mutmut try the mutants; 0 also when time is over."""
+def search(seconds: float, jobs: int) -> bool:
+    """Let mutmut try the mutants; true also when time is over, false where the tests fail as they are."""
     command = [_MUTMUT, "run", "--max-children", str(jobs)]
     # The examples of property tests are the same each time, so that verdicts are.
     environment = os.environ | {"CI": "1", "COLUMNS": "100"}
-    with subprocess.Popen(command, cwd=WORK, env=environment, start_new_session=True) as process:
+    log = WORK / "mutmut.log"
+    with (
+        log.open("wb") as written,
+        subprocess.Popen(
+            command,
+            cwd=WORK,
+            env=environment,
+            # It shows its progress as on a terminal, whatever it writes to.
+            stdout=None if sys.stdout.isatty() else written,
+            start_new_session=True,
+        ) as process,
+    ):
         try:
-            return process.wait(seconds)
+            process.wait(seconds)
         except subprocess.TimeoutExpired:
-            print("\ntime is over", flush=True)
+            print("\ntime is over: the rest is not tried", flush=True)
             process.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(30)
-            return 0
+            return True
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode != 0 and not sys.stdout.isatty():
+        print(f"mutmut ended with {process.returncode}; what it said is in {log}")
+    return process.returncode == 0
 
 
 def report() -> int:
