@@ -302,6 +302,22 @@ def test_a_claim_that_others_pass_is_taken_over() -> None:
     assert plan.patience <= now < 8
 
 
+@pytest.mark.parametrize("is_at_work", [True, False])
+def test_an_owner_at_work_is_not_raced_for_what_it_fetches_next(is_at_work: bool) -> None:
+    plan = plan_of("a", layout=LONG)
+    stripes = range(LONG.stripe_count)
+    theirs, mine = owned_by("a", "me", stripes=stripes), owned_by("me", "a", stripes=stripes)
+    plan.member_progress("a", 0, 1 << theirs[-1] if is_at_work else 0, Way.SEEDER, 0.0)
+    plan.started(mine[0], 0.0)
+    wan_brings(plan, mine[0], 1.0)
+    now, above = 1.0, iter(stripe for stripe in mine if stripe > theirs[1])
+    while now < 1.0 + 2 * plan.patience:
+        plan.gained(next(above), now)
+        fetch(plan, now)
+        now += plan.patience / 16
+    assert [bool(plan.claimed >> stripe & 1) for stripe in theirs[:2]] == 2 * [not is_at_work]
+
+
 def test_a_decision_never_asks_to_be_made_again_at_once() -> None:
     plan = plan_of("a", have=ALL & ~1)
     plan.member_progress("a", 0, 1, Way.SEEDER, 0.0)
@@ -762,6 +778,31 @@ def test_the_way_of_a_node_is_what_it_told_last() -> None:
     plan.member_progress("a", 0, 0, Way.ORIGIN, 1.0)
     assert plan.way_of("a") is Way.ORIGIN
     assert plan.members_by(Way.SEEDER) == []
+
+
+def test_a_fetch_may_fail_after_its_stripe_came_over_the_lan() -> None:
+    plan = plan_of()
+    fetch(plan, 0.0)
+    plan.gained(0, 1.0)
+    plan.failed(0, 2.0, 3.0)
+    assert list(plan.in_flight) == [1]
+    assert plan.decide(4.9).fetch == ()
+    assert plan.decide(5.0).fetch != ()
+
+
+def test_what_is_verified_anew_bit_by_bit_adds_up() -> None:
+    plan = plan_of(have=0b1)
+    plan.resumed(0b100)
+    assert plan.have == 0b101
+    assert fetch(plan, 0.0) == (1, 3)
+
+
+def test_a_holder_may_be_found_while_a_member_brings_something() -> None:
+    plan = plan_of("a")
+    plan.member_progress("a", 1, 1, Way.SEEDER, 1.0)
+    plan.holder_found("h", 2.0)
+    assert plan.is_at_site(COUNT - 1)
+    assert plan.decide(2.0).fetch == ()
 
 
 def test_the_longer_of_two_failures_is_waited_for() -> None:

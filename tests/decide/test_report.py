@@ -16,6 +16,8 @@ def delta(gained: int, flying: int, way: str = "seeder") -> ProgressDelta:
 
 def test_a_run_is_short_wherever_it_begins() -> None:
     assert bits_to_run(0) == (0, b"")
+    assert bits_to_run(0xFF << 8) == (8, b"\xff")
+    assert bits_to_run(0x1FF) == (0, b"\xff\x01")
     assert bits_to_run(0b101 << 1000) == (1000, b"\x05")
     for bits in (0, 1, 0b101 << 1000, (1 << 99) - 1):
         assert run_to_bits(*bits_to_run(bits)) == bits
