@@ -37,6 +37,9 @@ _GATHER_BOUNDS = (0.01, 0.1)
 """On a slow link a read returns a packet or two, and costs as much CPU as one of many: let the kernel
 gather bytes for a moment between two reads. Its buffers hold far more than comes then."""
 
+_AT_ONCE = 0.002
+"""Seconds: a read as quick as that did not wait. If it is small, more is there: TLS gives one record a read."""
+
 
 class _Rung:
     """`is_origin`: no host of its own stands between this node and the registries."""
@@ -162,8 +165,10 @@ class Wan:
                 raise WrongContent(f"{rung.name} says that {digest} has {stream.size} bytes, not {size}")
             on_bytes(0)
             skip, began, came, wanted = start - stream.start, trio.current_time(), 0, stop - stream.start
+            asked_at = began
             try:
                 async for chunk in stream.chunks:
+                    had_to_wait = trio.current_time() - asked_at > _AT_ONCE
                     on_bytes(len(chunk))
                     came += len(chunk)
                     if part := chunk[skip:] if skip else chunk:
@@ -172,7 +177,9 @@ class Wan:
                     await self._meter.passed(len(chunk), lambda: on_bytes(0))
                     if came >= wanted:
                         break
-                    await trio.sleep(_gather_for(wanted - came, (trio.current_time() - began) / came))
+                    if had_to_wait or len(chunk) >= _GATHER // 2:
+                        await trio.sleep(_gather_for(wanted - came, (trio.current_time() - began) / came))
+                    asked_at = trio.current_time()
             finally:
                 # What came before a failure crossed the WAN all the same.
                 self._metrics.wan_bytes.labels(rung.name).inc(came)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import pytest
 import trio
@@ -21,7 +21,7 @@ from p2pd.model.errors import (
     WrongContent,
 )
 from p2pd.model.layout import MIB
-from p2pd.model.reference import Repository, Tag
+from p2pd.model.reference import Digest, Repository, Tag
 from seeder.service import ANSWER_WITHIN
 from tests.support.memory_origin import MemoryOrigin
 from tests.support.memory_site import REPOSITORY
@@ -170,6 +170,35 @@ async def test_ranges(autojump_clock: MockClock) -> None:
         await read(Way.SEEDER, len(BODY))
     with pytest.raises(Unavailable, match="no seeder answers"):
         await read(Way.SEEDER, len(BODY))
+
+
+RECORD = 16 * 1024
+
+
+class Encrypted(MemoryOrigin):
+    """Bytes come at a rate; a read gives one record of TLS, however many have come."""
+
+    async def _chunks(
+        self, digest: Digest, data: bytes, start: int, stop: int
+    ) -> AsyncGenerator[bytes, None]:
+        began = trio.current_time()
+        for position in range(start, stop, RECORD):
+            record = data[position : min(position + RECORD, stop)]
+            await trio.sleep_until(began + (position + len(record) - start) / self.bytes_s)
+            yield record
+
+
+@pytest.mark.parametrize("bytes_s", [0.1e6, 12.5e6, 125e6])
+async def test_ranges_over_tls_come_as_fast_as_the_link(bytes_s: float, autojump_clock: MockClock) -> None:
+    source = Encrypted(bytes_s)
+    body = bytes(4 * MIB)
+    wan = Wan([("s0", source)], None, Metrics())
+    size, began = len(body), trio.current_time()
+    assert (
+        await wan.read_range(Way.SEEDER, REPOSITORY, source.put(body), size, (0, size), lambda _: None)
+        == body
+    )
+    assert trio.current_time() - began <= 1.05 * size / bytes_s + 0.05
 
 
 Ask = Callable[[Wan], Awaitable[object]]
