@@ -38,7 +38,7 @@ _GATHER_BOUNDS = (0.01, 0.1)
 gather bytes for a moment between two reads. Its buffers hold far more than comes then."""
 
 _AT_ONCE = 0.002
-"""Seconds: a read as quick as that did not wait. If it is small, more is there: TLS gives one record a read."""
+"""Seconds: a read as quick as that did not wait. If it is small, more is there: TLS gives a record a read."""
 
 
 class _Rung:
