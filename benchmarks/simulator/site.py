@@ -37,6 +37,7 @@ SWARM_PEERS = 24
 PING = 5.0
 PING_IN_CROWD = 15.0
 TICK = 1.0
+STOOD_STILL = TICK + 2.0
 HASHING = 0.01
 UPLOADS = 4
 SLOW_AFTER = 1.0
@@ -77,6 +78,7 @@ class Node:
     done_at: float | None = None
     life: int = 0
     decides_at: float = float("inf")
+    decided_at: float = float("inf")
     will_report: bool = False
     told_at: float = -1.0
     timer: int = 0
@@ -215,7 +217,7 @@ class Site:
         node.plan = FetchPlan(self.digest, self.layout, node.name, node.way, self.now)
         node.plan.resumed(node.have)
         node.will_report = node.will_meet = False
-        node.decides_at = float("inf")
+        node.decides_at = node.decided_at = float("inf")
         self._undone += 1
         for stripe in iter_bits(self.all & ~node.have):
             self._lacks(node, stripe)
@@ -353,6 +355,9 @@ class Site:
         if not node.alive or node.done_at is not None:
             return
         plan = node.plan
+        if self.now > node.decided_at + STOOD_STILL:
+            plan.stood_still(self.now)
+        node.decided_at = self.now
         plan.way_changed(node.choice.way(node.way, plan.way_of), self.now)
         decision = plan.decide(self.now)
         for stripe in decision.drop:

@@ -343,6 +343,7 @@ class Transfer:
             if now > decided_at + TICK + HELD_UP:
                 # This process stood still (stopped, or starved of CPU): that nothing came proves nothing.
                 self._alive_at = now
+                self.plan.stood_still(now)
             decided_at = now
             changed = self._changed
             self.plan.way_changed(self._meeting.choice.way(self.own_way(), self.plan.way_of), now)

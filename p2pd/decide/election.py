@@ -13,6 +13,10 @@ LEAD_PATIENCE = 12.0
 """Seconds without anything new on the site after which the next in rank leads too: less than a
 client's stall limit, more than a stripe takes on any WAN worth using."""
 
+PASSED = 6.0
+"""Seconds for which a leader may bring nothing while another does. One that stalled and goes on would else
+fetch beside who stepped in, to the end."""
+
 LISTEN = 0.8
 """Seconds that a node with nothing of its own listens who else begins, or is at work: members report
 about as often, and two that both lead are never told apart again."""
@@ -32,6 +36,7 @@ class Election:
         self._key = object_key(f"lead {digest}")
         self._me = me
         self._brought_at: dict[str, float] = {}
+        self._mine_at = self._theirs_at = float("-inf")
         self._began: float | None = None
         self._leading_since: float | None = None
         self._is_late = False
@@ -39,6 +44,13 @@ class Election:
     def brought(self, node: str, now: float) -> None:
         """A member has what nobody on the site had."""
         self.moved_at = self._brought_at[node] = now
+
+    def fetched(self, now: float, *, is_mine: bool) -> None:
+        """What nobody had came from the origin, to this node or to a member that had claimed it."""
+        if is_mine:
+            self._mine_at = now
+        else:
+            self._theirs_at = now
 
     def moved(self, now: float) -> None:
         """Somebody began to fetch what nobody did. A leader that hangs can say that too."""
@@ -66,6 +78,8 @@ class Election:
         since = self._leading_since
         if since is not None:
             leads = all(self._brought_at.get(node, since) <= since for node in better)
+            if self._theirs_at - max(self._mine_at, since) > PASSED:
+                leads, self._is_late = False, True
         else:
             leads = len(better) <= int((now - max(self.moved_at, self._began)) / LEAD_PATIENCE)
             leads = leads and not listens and not (others and self._is_late and site_moves)

@@ -53,6 +53,10 @@ class LanTrust:
         self._moved_at = now
         self._stalls = 0
 
+    def begin_anew(self, now: float) -> None:
+        """The wait for what is owed begins now."""
+        self._moved_at = now
+
     def stalled(self, owing: Iterable[str], now: float) -> None:
         """Patience is over: mute those that owe."""
         until = now + min(_MUTE_AT_FIRST * 2.0**self._stalls, _MUTE_LONGEST)

@@ -96,7 +96,7 @@ class FetchPlan:
         self._me = me
         self._way = self._open_way = way
         self._standing = standing or Standing()
-        self._needed_until = now
+        self._needed_until = self._moved_at = now
         self._spread = Spread()
         self._members: dict[str, _Member] = {}
         self._holders: set[str] = set()
@@ -139,11 +139,15 @@ class FetchPlan:
             member.active_at = now
         if have & ~self._known:
             self._spread.brought(have & ~self._known, now, is_mine=False)
-            self._election.brought(node, now)
+            self._moved_at = now
+            if way is Way.ORIGIN:
+                self._election.brought(node, now)
         elif claimed & ~self._seen:
-            self._election.moved(now)
+            self._moved_at = now
+            if way is Way.ORIGIN:
+                self._election.moved(now)
         self._seen |= have | claimed
-        self._spread.reached(have & ~member.have, now)
+        self._spread.reached(have & ~member.have & self._known, now)
         shrank, flew, brought = bool(member.have & ~have), member.flying, have & ~self._known
         member.have, member.claimed = have, claimed
         offered = self._offer_of_members() if shrank else self._offered | self._given_by(node)
@@ -170,6 +174,8 @@ class FetchPlan:
             # What it got from another tells of the LAN.
             if claim is not None and brought >> stripe & 1:
                 self._pace.took(now - claim.at)
+                if member.way is Way.ORIGIN:
+                    self._election.fetched(now, is_mine=False)
         for stripe in iter_bits(flying & ~flew):
             self._claims.begin(stripe, node, since)
 
@@ -181,9 +187,10 @@ class FetchPlan:
 
     def holder_found(self, node: str, now: float) -> None:
         """A node holds the whole blob and can give it."""
+        had = self._members[node].have if node in self._members else 0
         self._end_membership(node)
         self._holders.add(node)
-        self._spread.reached(self._all, now)
+        self._spread.reached(self._all & ~had, now)
         self._came(self._all, now)
         self._see_lan(now)
 
@@ -237,6 +244,8 @@ class FetchPlan:
         if began is not None and now - began > self._pace.overdue:
             self._standing.step_back(now)
         if self._received >> stripe & 1:
+            if self._way is Way.ORIGIN and not self._known >> stripe & 1:
+                self._election.fetched(now, is_mine=True)
             if self._members:
                 self._spread.brought(1 << stripe & ~self._known, now, is_mine=True)
         else:
@@ -246,6 +255,11 @@ class FetchPlan:
         self.have |= 1 << stripe
         self._came(1 << stripe, now)
         self._see_lan(now)
+
+    def stood_still(self, now: float) -> None:
+        """This node did nothing for a while: that the LAN brought nothing proves nothing."""
+        self._lan.begin_anew(now)
+        self._owed.clear()
 
     def failed(self, stripe: int, now: float, retry_after: float) -> None:
         """A fetch of this node failed; it begins no other for `retry_after` seconds."""
@@ -309,7 +323,7 @@ class FetchPlan:
     @property
     def site_moved_at(self) -> float:
         """When anybody on the site last got, or began to get, a stripe that nobody had."""
-        return max(self._pace.came_at, self._election.moved_at)
+        return max(self._pace.came_at, self._moved_at)
 
     def needs_wan(self, now: float) -> bool:
         """Whether it is coming over the WAN, and some stripes are not known to be had or fetched by anyone.

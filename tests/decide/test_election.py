@@ -1,4 +1,4 @@
-from p2pd.decide.election import LEAD_PATIENCE, LISTEN, Election
+from p2pd.decide.election import LEAD_PATIENCE, LISTEN, PASSED, Election
 from p2pd.decide.ownership import object_key, ranked
 from p2pd.model.reference import Digest
 
@@ -136,3 +136,27 @@ def test_what_a_better_one_brought_before_a_node_stepped_in_does_not_end_its_lea
     assert not stepped_in.leads(others, 1.0)
     assert stepped_in.leads(others, 1.0 + LEAD_PATIENCE)
     assert stepped_in.leads(others, 2.0 + LEAD_PATIENCE)
+
+
+def test_a_leader_that_was_passed_leaves_it_to_who_stepped_in() -> None:
+    first = Election(DIGEST, RANK[0])
+    others = set(SITE) - {RANK[0]}
+    assert first.leads(others, 0.0)
+    first.fetched(1.0, is_mine=True)
+    first.brought(RANK[1], 14.0)
+    first.fetched(1.0 + PASSED, is_mine=False)
+    assert first.leads(others, 1.0 + PASSED), "both may be as quick"
+    first.fetched(14.0, is_mine=False)
+    assert not first.leads(others, 14.0)
+    assert not first.leads(others, 14.0 + LEAD_PATIENCE - 0.1), "it does not come back at once"
+    assert first.leads(others, 14.0 + LEAD_PATIENCE), "but where the site stands still"
+
+
+def test_a_leader_that_gets_on_is_not_passed() -> None:
+    first = Election(DIGEST, RANK[0])
+    others = set(SITE) - {RANK[0]}
+    assert first.leads(others, 0.0)
+    for second in range(1, 60, 5):
+        first.fetched(float(second), is_mine=True)
+        first.fetched(second + 2.5, is_mine=False)
+        assert first.leads(others, second + 2.5)

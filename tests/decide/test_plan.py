@@ -834,3 +834,42 @@ def test_a_muted_peer_is_heard_again_in_time() -> None:
     assert plan.missing_in(0)[:1] == [0]
     assert plan.decide(25.0).wake_at != 25.0
     assert plan.missing_in(0) == []
+
+
+# What is learned from whom.
+
+
+def test_what_came_by_the_seeder_makes_nobody_wait_for_a_leader() -> None:
+    first = ranked(object_key(f"lead {DIGEST}"), ["a", "me"])[0]
+    other = {"a": "me", "me": "a"}[first]
+    plan = FetchPlan(DIGEST, LAYOUT, first, Way.SEEDER, 0.0)
+    plan.member_progress(other, 0, 0b1, Way.SEEDER, 0.0)
+    plan.way_changed(Way.ORIGIN, 1.0)
+    plan.member_progress(other, 0, 0, Way.ORIGIN, 1.0)
+    assert not plan.decide(1.0).lead
+    assert plan.decide(1.0 + LISTEN).lead
+
+
+def test_a_node_that_stood_still_does_not_blame_the_lan() -> None:
+    for slept in (False, True):
+        plan = plan_of("a")
+        plan.member_progress("a", ALL, ALL, Way.NONE, 0.0)
+        assert fetch(plan, 0.0) == ()
+        if slept:
+            plan.stood_still(30.0)
+        assert bool(fetch(plan, 30.0)) is not slept
+
+
+def test_the_first_that_has_a_stripe_is_not_the_second() -> None:
+    plan = plan_of("a", "b", layout=LONG)
+    mine = owned_by("me", "a", "b")[0]
+    first, second = owned_by("a", "me", "b")[:2]
+    plan.member_progress("a", 1 << first, 1 << first, Way.SEEDER, 0.0)
+    plan.member_progress("b", 1 << first, 1 << first, Way.SEEDER, 3.0)
+    fetch(plan, 3.0)
+    wan_brings(plan, mine, 4.0)
+    plan.member_progress("a", 1 << first, 1 << first | 1 << second, Way.SEEDER, 10.0)
+    fetch(plan, 15.0)
+    assert plan.way is Way.SEEDER, "the others' take 3 s, too"
+    fetch(plan, 16.1)
+    assert way_of(plan) is Way.NONE
