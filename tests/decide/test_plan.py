@@ -866,6 +866,7 @@ def test_the_first_that_has_a_stripe_is_not_the_second() -> None:
     first, second = owned_by("a", "me", "b")[:2]
     plan.member_progress("a", 1 << first, 1 << first, Way.SEEDER, 0.0)
     plan.member_progress("b", 1 << first, 1 << first, Way.SEEDER, 3.0)
+    plan.gained(first, 3.0)
     fetch(plan, 3.0)
     wan_brings(plan, mine, 4.0)
     plan.member_progress("a", 1 << first, 1 << first | 1 << second, Way.SEEDER, 10.0)
