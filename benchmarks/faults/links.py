@@ -208,7 +208,7 @@ ROWS = [
         Limits(1.15, 12),
         in_suite=True,
     ),
-    Row("wan-cut", "the WAN is cut for 10 s", "all resume", _wan_cut, Limits(1.25, 10 + 5.0)),
+    Row("wan-cut", "the WAN is cut for 10 s", "all resume", _wan_cut, Limits(extra_s=_CUT_S + 5.0)),
     Row(
         "wan-gone",
         "the WAN is cut for good",

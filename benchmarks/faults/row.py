@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from math import inf
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,18 +12,30 @@ if TYPE_CHECKING:
 
 __all__ = ["Limits", "Row", "Seen", "document", "judge", "table"]
 
+_STRIPE = 1 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Most that is allowed; None is not judged.
 
     `wan_ratio`: what p2pd brought over the WAN, in plain downloads of the image. `extra_s`: seconds
-    over the run without a fault. `recovered_s`: from the fault's end until all is as before.
+    over the run without a fault, and over those that the WAN needs for what runtimes fetch by themselves.
+    `recovered_s`: from the fault's end until all is as before. `lost`: stripes that a daemon which is killed
+    may have had a part of; in a small image that is a share of its own, on top of `wan_ratio`.
     """
 
-    wan_ratio: float | None = 1.15
+    wan_ratio: float | None = 1.10
     extra_s: float | None = 5.0
     recovered_s: float | None = 10.0
+    lost: int = 0
+
+    def most(self, name: str, image_bytes: float) -> float | None:
+        """The limit by this name for an image of that size."""
+        most: float | None = getattr(self, name)
+        if name == "wan_ratio" and most is not None:
+            most += self.lost * _STRIPE / image_bytes
+        return most
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +58,7 @@ class Seen:
     pulls: int = 0
     pulls_failed: int = 0
     wrong_bytes: int = 0
+    image_bytes: float = inf
     wan_ratio: float | None = None
     extra_s: float | None = None
     recovered_s: float | None = None
@@ -60,7 +74,7 @@ def judge(limits: Limits, seen: Seen) -> list[str]:
     if seen.wrong_bytes:
         found.append(f"{seen.wrong_bytes} blobs are absent or wrong")
     for name in ("wan_ratio", "extra_s", "recovered_s"):
-        most, value = getattr(limits, name), getattr(seen, name)
+        most, value = limits.most(name, seen.image_bytes), getattr(seen, name)
         if most is not None and value is not None and value > most:
             found.append(f"{name} {value:.2f} > {most:.2f}")
     return found + [f"left over: {what}" for what in seen.leftovers]

@@ -62,7 +62,8 @@ class Stage:
         """Have `nodes` (all) fetch the image at one instant; `during` plays the fault meanwhile.
 
         Pulls of the `judged` nodes (all) must end right; the slowest of the `timed` ones (the
-        judged) gives `extra_s`. What a runtime took from the origin itself is not p2pd's WAN use.
+        judged) gives `extra_s`. What a runtime took from the origin itself is not p2pd's WAN use, and
+        the WAN's time for it not p2pd's.
         """
         nodes = self.nodes if nodes is None else nodes
         judged = nodes if judged is None else judged
@@ -83,7 +84,7 @@ class Stage:
         seen.wan_ratio = ratio + (seen.wan_ratio or 0.0)
         watched = [outcomes[node.name].seconds for node in (judged if timed is None else timed)]
         if self.baseline_s is not None and seen.extra_s is None and watched:
-            seen.extra_s = max(watched) - self.baseline_s
+            seen.extra_s = max(watched) - self.baseline_s - alone * 8 / self.bed.spec.wan_bit_s
         return update
 
     def when(self, share: float, node: Node | None = None) -> None:
@@ -148,7 +149,7 @@ class Stage:
     @contextmanager
     def scene(self) -> Iterator[Seen]:
         """All in order at the beginning and at the end, and nothing left over in between."""
-        self.seen = Seen()
+        self.seen = Seen(image_bytes=self.image.blob_bytes)
         self._tidy()
         with ExitStack() as self.deferred:
             yield self.seen

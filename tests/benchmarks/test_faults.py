@@ -46,6 +46,12 @@ def test_a_limit_of_none_is_not_judged() -> None:
     assert judge(Limits(None, None, None), Seen(wan_ratio=9.0, extra_s=99.0, recovered_s=99.0)) == []
 
 
+def test_what_a_killed_daemon_had_in_flight_weighs_more_in_a_small_image() -> None:
+    limits = Limits(1.05, lost=2)
+    assert judge(limits, Seen(wan_ratio=1.09, image_bytes=40 << 20)) == []
+    assert judge(limits, Seen(wan_ratio=1.09, image_bytes=400 << 20)) == ["wan_ratio 1.09 > 1.06"]
+
+
 def test_rows_have_names_of_their_own_and_some_are_in_the_suite() -> None:
     names = [row.name for row in ROWS]
     assert len(set(names)) == len(names)
