@@ -49,7 +49,7 @@ def test_a_limit_of_none_is_not_judged() -> None:
 def test_what_a_killed_daemon_had_in_flight_weighs_more_in_a_small_image() -> None:
     limits = Limits(1.05, lost=2)
     assert judge(limits, Seen(wan_ratio=1.09, image_bytes=40 << 20)) == []
-    assert judge(limits, Seen(wan_ratio=1.09, image_bytes=400 << 20)) == ["wan_ratio 1.09 > 1.06"]
+    assert judge(limits, Seen(wan_ratio=1.09, image_bytes=200 << 20)) == ["wan_ratio 1.09 > 1.06"]
 
 
 def test_rows_have_names_of_their_own_and_some_are_in_the_suite() -> None:
