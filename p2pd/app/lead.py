@@ -8,136 +8,176 @@ where the site stands.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import structlog
 import trio
 
-from p2pd.model.errors import Unavailable, WrongContent
+from p2pd.app.assembly import Assembly
+from p2pd.app.metadata import Metadata
+from p2pd.app.segments import Segments
+from p2pd.app.stripes import Stripes
+from p2pd.app.transfer_state import TransferState
+from p2pd.model.errors import Denied, NotFound, P2pdError, StoreError, Unavailable, WrongContent
 from p2pd.model.layout import SEGMENT
-from p2pd.ports.origin import BlobStream
 
-if TYPE_CHECKING:
-    from p2pd.app.transfer import Transfer
+__all__ = ["Leader"]
 
-__all__ = ["lead"]
+log = structlog.get_logger()
 
 WAIT_FOR_LAN = 10.0
 
 
-async def lead(transfer: Transfer) -> None:
-    """Bring the whole blob to this node (and so to the site). Raises P2pdError; progress is kept."""
-    partial = transfer.partial
-    while partial.frontier < transfer.layout.size:
-        index = partial.frontier // SEGMENT
-        if index in transfer.metas:
-            await _complete(transfer, index)
-        else:
-            async with transfer.writer:
-                await _stream(transfer, _next_known(transfer, index))
+class Leader:
+    """Leads while it is wanted: a task of the transfer, ended when another node is to lead."""
 
+    def __init__(
+        self,
+        state: TransferState,
+        metadata: Metadata,
+        segments: Segments,
+        stripes: Stripes,
+        assembly: Assembly,
+    ) -> None:
+        self._state = state
+        self._metadata = metadata
+        self._segments = segments
+        self._stripes = stripes
+        self._assembly = assembly
+        self._scope: trio.CancelScope | None = None
 
-def _next_known(transfer: Transfer, index: int) -> int:
-    """Where the next segment begins whose metadata is known, or the end of the blob."""
-    known = [other * SEGMENT for other in transfer.metas if other > index]
-    return min([*known, transfer.layout.size])
+    @property
+    def is_leading(self) -> bool:
+        return self._scope is not None
 
+    def lead_or_not(self, wanted: bool) -> None:
+        """Begin, go on or end."""
+        if wanted and self._scope is None:
+            self._scope = trio.CancelScope()
+            self._state.start_soon(self._lead, self._scope)
+        elif not wanted and self._scope is not None:
+            self._scope.cancel()
+            self._scope = None
 
-async def _complete(transfer: Transfer, index: int) -> None:
-    """Fetch the stripes of a segment that nobody on the site has; wait for the rest over the LAN."""
-    transfer.work_on(index)
-    for stripe in transfer.plan.missing_in(index):
-        if transfer.plan.claimed >> stripe & 1:
-            continue
-        transfer.plan.started(stripe, trio.current_time())
-        try:
-            data = await transfer.read_stripe(stripe)
-        except BaseException:
-            transfer.plan.failed(stripe, trio.current_time(), 0)
-            raise
-        transfer.take_stripe(stripe, data)
-    end = min((index + 1) * SEGMENT, transfer.layout.size)
-    with trio.move_on_after(WAIT_FOR_LAN):
-        while transfer.partial.frontier < end:
-            changed = transfer.changed
-            if transfer.plan.missing_in(index):
-                return
-            await changed.wait()
+    async def _lead(self, scope: trio.CancelScope) -> None:
+        state = self._state
+        log.info("transfer.leads", digest=str(state.digest), repository=str(state.repository))
+        with scope:
+            try:
+                await self._bring_all()
+            except P2pdError as error:
+                state.note_fault(error)
+                if isinstance(error, NotFound | Denied | WrongContent | StoreError):
+                    state.fail(error)
+                await trio.sleep(1)
+        if self._scope is scope:
+            self._scope = None
+            state.poke()
 
+    async def _bring_all(self) -> None:
+        """Bring the whole blob to this node (and so to the site). Raises P2pdError; progress is kept."""
+        partial = self._state.partial
+        while partial.frontier < self._state.layout.size:
+            index = partial.frontier // SEGMENT
+            if index in self._metadata.known:
+                await self._complete(index)
+            else:
+                async with self._assembly.writer:
+                    await self._stream(self._next_known(index))
 
-async def _stream(transfer: Transfer, stop: int) -> None:
-    """Append [frontier, stop) from the origin; publish each segment that becomes whole."""
-    partial = transfer.partial
-    async with _opened(transfer, partial.frontier, stop) as stream:
-        if stream.size != transfer.layout.size:
-            raise WrongContent(f"the origin says {stream.size} bytes for {transfer.digest}")
-        transfer.bytes_came(0)
-        skip = partial.frontier - stream.start
-        with _claiming(transfer) as claim:
-            async for chunk in stream.chunks:
-                transfer.bytes_came(len(chunk))
-                transfer.wan_bytes += len(chunk)
-                transfer.site.metrics.wan_bytes.labels("origin").inc(len(chunk))
-                fresh = chunk[skip:][: stop - partial.frontier]
-                skip = max(0, skip - len(chunk))
-                if fresh:
-                    before = partial.frontier
-                    await partial.append(bytes(fresh))
-                    claim()
-                    _publish(transfer, before, partial.frontier)
-                if partial.frontier >= stop:
+    def _next_known(self, index: int) -> int:
+        """Where the next segment begins whose metadata is known, or the end of the blob."""
+        known = [other * SEGMENT for other in self._metadata.known if other > index]
+        return min([*known, self._state.layout.size])
+
+    async def _complete(self, index: int) -> None:
+        """Fetch the stripes of a segment that nobody on the site has; wait for the rest over the LAN."""
+        state, plan = self._state, self._state.plan
+        self._segments.work_on(index)
+        for stripe in plan.missing_in(index):
+            if plan.claimed >> stripe & 1:
+                continue
+            plan.started(stripe, trio.current_time())
+            try:
+                data = await self._stripes.read(stripe)
+            except BaseException:
+                plan.failed(stripe, trio.current_time(), 0)
+                raise
+            self._stripes.take(stripe, data)
+        end = min((index + 1) * SEGMENT, state.layout.size)
+        with trio.move_on_after(WAIT_FOR_LAN):
+            while state.partial.frontier < end:
+                changed = state.changed
+                if plan.missing_in(index):
                     return
-    raise Unavailable(f"the origin ended {transfer.digest} at byte {partial.frontier} of {stop}")
+                await changed.wait()
 
+    async def _stream(self, stop: int) -> None:
+        """Append [frontier, stop) from the origin; publish each segment that becomes whole."""
+        state, partial = self._state, self._state.partial
+        until = None if stop == state.layout.size else stop
+        async with state.site.wan.origin_stream(
+            state.repository, state.digest, partial.frontier, until, lambda: state.bytes_came(0)
+        ) as stream:
+            if stream.size != state.layout.size:
+                raise WrongContent(f"the origin says {stream.size} bytes for {state.digest}")
+            state.bytes_came(0)
+            skip = partial.frontier - stream.start
+            with self._claiming() as claim:
+                async for chunk in stream.chunks:
+                    state.bytes_came(len(chunk))
+                    state.wan_bytes += len(chunk)
+                    state.site.metrics.wan_bytes.labels("origin").inc(len(chunk))
+                    fresh = chunk[skip:][: stop - partial.frontier]
+                    skip = max(0, skip - len(chunk))
+                    if fresh:
+                        before = partial.frontier
+                        await partial.append(bytes(fresh))
+                        claim()
+                        self._publish(before, partial.frontier)
+                    if partial.frontier >= stop:
+                        return
+        raise Unavailable(f"the origin ended {state.digest} at byte {partial.frontier} of {stop}")
 
-@asynccontextmanager
-async def _opened(transfer: Transfer, start: int, stop: int) -> AsyncIterator[BlobStream]:
-    until = None if stop == transfer.layout.size else stop
-    async with transfer.site.wan.origin_stream(
-        transfer.repository, transfer.digest, start, until, lambda: transfer.bytes_came(0)
-    ) as stream:
-        yield stream
+    @contextmanager
+    def _claiming(self) -> Iterator[Callable[[], None]]:
+        """Claim the stripe at the frontier, and the next one whenever that has moved on.
 
+        The site then sees that the blob is on its way, long before a first segment is whole.
+        """
+        state, plan, layout = self._state, self._state.plan, self._state.layout
+        current: int | None = None
 
-@contextmanager
-def _claiming(transfer: Transfer) -> Iterator[Callable[[], None]]:
-    """Claim the stripe at the frontier, and the next one whenever that has moved on.
+        def claim() -> None:
+            nonlocal current
+            now = trio.current_time()
+            at = min(state.partial.frontier, layout.size - 1) // layout.piece_length
+            if at == current:
+                return
+            if current is not None:
+                for stripe in range(current, at):
+                    plan.received(stripe, now)
+            current = at
+            plan.started(at, now)
+            state.poke()
 
-    The site then sees that the blob is on its way, long before a first segment is whole.
-    """
-    plan, length = transfer.plan, transfer.layout.piece_length
-    current: int | None = None
+        claim()
+        try:
+            yield claim
+        finally:
+            if current is not None and current in plan.in_flight:
+                plan.failed(current, trio.current_time(), 0)
 
-    def claim() -> None:
-        nonlocal current
-        now, at = trio.current_time(), min(transfer.partial.frontier, transfer.layout.size - 1) // length
-        if at == current:
-            return
-        if current is not None:
-            for stripe in range(current, at):
-                plan.received(stripe, now)
-        current = at
-        plan.started(at, now)
-        transfer.poke()
-
-    claim()
-    try:
-        yield claim
-    finally:
-        if current is not None and current in plan.in_flight:
-            plan.failed(current, trio.current_time(), 0)
-
-
-def _publish(transfer: Transfer, before: int, after: int) -> None:
-    """Say what became whole: pieces to the plan, segments to the site."""
-    partial = transfer.partial
-    now = trio.current_time()
-    for index in range(before // SEGMENT, -(-after // SEGMENT)):
-        meta = partial.segment_meta(index)
-        if meta is not None and index not in transfer.metas:
-            for stripe in transfer.layout.stripes_of(index):
-                transfer.plan.gained(stripe, now)
-            transfer.learn_meta(meta, announce=True)
-            transfer.work_on(index)
-    transfer.poke()
+    def _publish(self, before: int, after: int) -> None:
+        """Say what became whole: pieces to the plan, segments to the site."""
+        state = self._state
+        now = trio.current_time()
+        for index in range(before // SEGMENT, -(-after // SEGMENT)):
+            meta = state.partial.segment_meta(index)
+            if meta is not None and index not in self._metadata.known:
+                for stripe in state.layout.stripes_of(index):
+                    state.plan.gained(stripe, now)
+                self._metadata.learn(meta, announce=True)
+                self._segments.work_on(index)
+        state.poke()

@@ -1,24 +1,33 @@
-"""How a transfer meets the site: who wants or holds the blob, segment metadata, torrent peers."""
+"""How a transfer meets the site: who wants or holds the blob, how they stand, metadata, torrent peers."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import structlog
 import trio
 
+from p2pd.app.metadata import Metadata
+from p2pd.app.transfer_state import TransferState
+from p2pd.decide.bits import bytes_to_bits, mask_of, run_to_bits
 from p2pd.decide.circle import MESH, NEIGHBOURS, Circle
 from p2pd.decide.ownership import first, object_key, owner, ranked
 from p2pd.decide.plan import Way
 from p2pd.model.errors import P2pdError
 from p2pd.model.layout import SegmentMeta
-from p2pd.model.messages import Interest, Interested, Join, Joined, Want, Wanted, WantReply
+from p2pd.model.messages import (
+    Interest,
+    Interested,
+    Join,
+    Joined,
+    Progress,
+    ProgressDelta,
+    Want,
+    Wanted,
+    WantReply,
+)
 from p2pd.ports.peers import Peer
 from p2pd.ports.swarm import SwarmSegment
-
-if TYPE_CHECKING:
-    from p2pd.app.transfer import Transfer
 
 __all__ = ["Meeting"]
 
@@ -42,14 +51,14 @@ SWARM_PEERS = 24
 
 
 class Meeting:
-    """The LAN side of one transfer."""
+    """What peers are asked and told for one transfer."""
 
-    def __init__(self, transfer: Transfer) -> None:
-        self._transfer = transfer
-        self._site = transfer.site
-        self._circle = Circle(transfer.digest, self._site.me)
-        self.choice = self._circle.choose()
-        """Whom this node tells; whom it leaves the WAN to."""
+    def __init__(self, state: TransferState, metadata: Metadata) -> None:
+        self._state = state
+        self._metadata = metadata
+        self._site = state.site
+        self._circle = Circle(state.digest, self._site.me)
+        state.choice = self._circle.choose()
         self._announced: set[str] = set()
         self._introducing: set[str] = set()
         self._introduced: set[str] = set()
@@ -57,12 +66,46 @@ class Meeting:
         self._peers_changed = trio.Event()
 
     def peers_changed(self) -> None:
+        """The set of live peers changed, or what is known of them."""
         self._peers_changed.set()
         self._peers_changed = trio.Event()
 
-    def meet_again(self, node: str) -> None:
+    def stands(self, node: str, progress: Progress) -> None:
+        """A peer told how it stands."""
+        state = self._state
+        if progress.size != state.layout.size or state.is_alone:
+            return
+        count, now = state.layout.stripe_count, trio.current_time()
+        have = bytes_to_bits(progress.have, count)
+        if progress.done and have == mask_of(range(count)):
+            state.plan.holder_found(node, now)
+        elif progress.done:
+            state.plan.member_left(node)
+        else:
+            claimed = bytes_to_bits(progress.claimed, count)
+            state.plan.member_progress(node, have, claimed, Way(progress.wan), now)
+            if have | claimed:
+                # It is coming, if only by and by: a leader's first segment may take long on a slow WAN.
+                state.live.set()
+        state.poke()
+
+    def advances(self, node: str, delta: ProgressDelta) -> bool:
+        """A member tells what is new. Whether it is anything for the next decision."""
+        state = self._state
+        if delta.size != state.layout.size or state.is_alone:
+            return False
+        gained = run_to_bits(delta.gained_from, delta.gained)
+        flying, now = run_to_bits(delta.flying_from, delta.flying), trio.current_time()
+        if not state.plan.member_advanced(node, gained, flying, Way(delta.wan), now):
+            self._meet_again(node)
+            return False
+        if gained | flying:
+            state.live.set()
+        return True
+
+    def _meet_again(self, node: str) -> None:
         """A peer counts us as a member and is none to us: our introduction did not get through."""
-        if node not in self._transfer.plan.holders:
+        if node not in self._state.plan.holders:
             self._introduced.discard(node)
             self._strangers.add(node)
             self.peers_changed()
@@ -81,10 +124,10 @@ class Meeting:
             while True:
                 event = self._peers_changed
                 live = self._live()
-                plan = self._transfer.plan
+                plan = self._state.plan
                 for node in {*plan.members, *plan.holders} - live.keys():
                     plan.member_left(node)
-                    self._transfer.poke()
+                    self._state.poke()
                 for nodes in (self._announced, self._introduced, self._strangers):
                     nodes &= live.keys()
                 await self._announce(live)
@@ -103,7 +146,7 @@ class Meeting:
         """Large sites only: tell everybody in a word, and hear from two who did so before this node came."""
         if len(live) <= MESH:
             return
-        self._site.peers.notify_nowait(live.keys() - self._announced, Wanted(self._transfer.digest))
+        self._site.peers.notify_nowait(live.keys() - self._announced, Wanted(self._state.digest))
         is_first, self._announced = not self._announced, set(live)
         if is_first:
             async with trio.open_nursery() as nursery:
@@ -112,10 +155,10 @@ class Meeting:
 
     def _near(self, live: dict[str, Peer], count: int) -> list[str]:
         """Some peers, others for every node and blob."""
-        return first(object_key(f"near {self._site.me} {self._transfer.digest}"), live, count)
+        return first(object_key(f"near {self._site.me} {self._state.digest}"), live, count)
 
     async def _ask_interest(self, node: str) -> None:
-        digest = self._transfer.digest
+        digest = self._state.digest
         try:
             reply = await self._site.peers.request(node, Interest(digest), REPLY)
         except P2pdError as error:
@@ -129,13 +172,13 @@ class Meeting:
         """Whether some of those whom it concerns have not answered yet."""
         # In a small site nobody announces anything: everybody may want or hold the blob.
         is_small = len(live) <= MESH
-        interested = self._site.interests.of(self._transfer.digest) & live.keys()
+        interested = self._site.interests.of(self._state.digest) & live.keys()
         if not interested:
             # Somebody may hold it from before anybody was told so.
             interested = set(self._near(live, NEIGHBOURS))
         self._circle.update(set(live) if is_small else interested)
-        self.choice = self._circle.choose()
-        told = (self.choice.told | self._strangers) & live.keys()
+        self._state.choice = self._circle.choose()
+        told = (self._state.choice.told | self._strangers) & live.keys()
         unanswered = told - self._introduced
         for node in unanswered - self._introducing:
             self._introducing.add(node)
@@ -143,9 +186,9 @@ class Meeting:
         return bool(unanswered)
 
     async def _introduce(self, peer: Peer) -> None:
-        transfer, node = self._transfer, peer.node_id
+        state, node = self._state, peer.node_id
         try:
-            reply = await self._site.peers.request(node, Want(transfer.progress), REPLY)
+            reply = await self._site.peers.request(node, Want(state.progress), REPLY)
         except P2pdError as error:
             log.debug("meeting.no_answer", peer=node, reason=str(error))
             return
@@ -156,41 +199,41 @@ class Meeting:
         if not isinstance(reply, WantReply):
             return
         if reply.held:
-            transfer.plan.holder_found(node, trio.current_time())
+            state.plan.holder_found(node, trio.current_time())
         elif reply.progress is None:
-            self._site.interests.forget(transfer.digest, node)
-            if node in self.choice.followed:
+            self._site.interests.forget(state.digest, node)
+            if node in self._state.choice.followed:
                 self.peers_changed()
-        elif reply.progress.digest == transfer.digest:
-            transfer.member_stands(node, reply.progress)
-        transfer.poke()
+        elif reply.progress.digest == state.digest:
+            self.stands(node, reply.progress)
+        state.poke()
 
     # Metadata.
 
     async def obtain_meta(self, index: int) -> SegmentMeta:
         """Wait until the metadata of a segment is known, asking whoever may know it."""
         async with trio.open_nursery() as nursery:
-            if not self._transfer.is_alone:
+            if not self._state.is_alone:
                 nursery.start_soon(self._ask_peers, index)
             nursery.start_soon(self._ask_seeder, index)
-            while index not in self._transfer.metas:
-                changed = self._transfer.changed
-                if index not in self._transfer.metas:
+            while index not in self._metadata.known:
+                changed = self._state.changed
+                if index not in self._metadata.known:
                     await changed.wait()
             nursery.cancel_scope.cancel()
-        return self._transfer.metas[index]
+        return self._metadata.known[index]
 
     async def _ask_peers(self, index: int) -> None:
         asked: set[str] = set()
         while True:
-            if followed := self.choice.followed:
+            if followed := self._state.choice.followed:
                 async with trio.open_nursery() as nursery:
                     for node, peer in self._live().items():
                         if node in followed:
                             nursery.start_soon(self._join, peer, index, None)
                 await trio.sleep(ASK_FOLLOWED)
                 continue
-            event = self._transfer.changed
+            event = self._state.changed
             async with trio.open_nursery() as nursery:
                 for peer in self._swarm_peers(index):
                     if peer.node_id not in asked:
@@ -207,27 +250,27 @@ class Meeting:
         One of them tells the others, for those that do not reach a seeder. In a large site those that
         fetch nothing listen to the fetchers first (`Choice.believed`).
         """
-        transfer = self._transfer
+        state = self._state
         began = trio.current_time()
         while True:
             is_late = trio.current_time() - began >= META_PATIENCE
-            if transfer.plan.open_way is Way.SEEDER or (is_late and transfer.own_way() is Way.SEEDER):
+            if state.plan.open_way is Way.SEEDER or (is_late and state.own_way() is Way.SEEDER):
                 try:
                     meta = await self._site.wan.segment(
-                        transfer.repository, transfer.digest, transfer.layout.size, index
+                        state.repository, state.digest, state.layout.size, index
                     )
                 except P2pdError as error:
-                    log.debug("meeting.no_metadata", digest=str(transfer.digest), reason=str(error))
-                    transfer.poke()
+                    log.debug("meeting.no_metadata", digest=str(state.digest), reason=str(error))
+                    state.poke()
                 else:
-                    transfer.learn_meta(meta, announce=self._owns_meta(index))
+                    self._metadata.learn(meta, announce=self._owns_meta(index))
                     return
             await trio.sleep(1)
 
     def _owns_meta(self, index: int) -> bool:
-        plan = self._transfer.plan
+        plan = self._state.plan
         nodes = [self._site.me, *plan.members_by(Way.SEEDER)]
-        return owner(object_key(f"meta {index} {self._transfer.digest}"), nodes) == self._site.me
+        return owner(object_key(f"meta {index} {self._state.digest}"), nodes) == self._site.me
 
     # Torrent peers.
 
@@ -248,18 +291,18 @@ class Meeting:
 
     async def _next_holder_or_member(self, joined: set[str]) -> None:
         """Return when there is somebody to join who was not there before."""
-        plan = self._transfer.plan
+        plan = self._state.plan
         known = {*plan.members, *plan.holders} | joined
         while not {*plan.members, *plan.holders} - known:
-            await self._transfer.changed.wait()
+            await self._state.changed.wait()
 
     async def _join_into(self, peer: Peer, index: int, segment: SwarmSegment, joined: set[str]) -> None:
         if await self._join(peer, index, segment):
             joined.add(peer.node_id)
 
     async def _join(self, peer: Peer, index: int, segment: SwarmSegment | None) -> bool:
-        transfer = self._transfer
-        message = Join(transfer.digest, transfer.layout.size, index, segment is not None)
+        state = self._state
+        message = Join(state.digest, state.layout.size, index, segment is not None)
         try:
             reply = await self._site.peers.request(peer.node_id, message, REPLY)
         except P2pdError as error:
@@ -268,17 +311,17 @@ class Meeting:
         if not isinstance(reply, Joined):
             return False
         if reply.piece_hashes is not None and segment is None:
-            meta = SegmentMeta(transfer.digest, transfer.layout.size, index, reply.piece_hashes)
-            transfer.hear_meta(peer.node_id, meta)
+            meta = SegmentMeta(state.digest, state.layout.size, index, reply.piece_hashes)
+            self._metadata.hear(peer.node_id, meta)
         if reply.loaded and segment is not None:
             segment.connect(peer.host, peer.swarm_port)
         return reply.loaded
 
     def _swarm_peers(self, index: int) -> list[Peer]:
-        plan = self._transfer.plan
+        plan = self._state.plan
         live = self._live()
         nodes = [node for node in {*plan.members, *plan.holders} if node in live]
         if len(nodes) > SWARM_PEERS:
-            key = object_key(f"swarm {self._site.me} {index} {self._transfer.digest}")
+            key = object_key(f"swarm {self._site.me} {index} {self._state.digest}")
             nodes = ranked(key, nodes)[:SWARM_PEERS]
         return [live[node] for node in nodes]

@@ -112,7 +112,7 @@ class Transfers:
                 if transfer is None:
                     transfer = await self._start(repository, digest, size, place, background=background)
         if not background:
-            transfer.is_background = False
+            transfer.become_urgent()
         with trio.move_on_after(SOURCE_DEADLINE):
             await transfer.live.wait()
         if transfer.failure is not None:

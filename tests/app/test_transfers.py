@@ -220,14 +220,3 @@ async def test_a_lower_layer_that_yields_holds_up_none(tmp_path: Path, autojump_
         await trio.sleep(2)
         assert lower.plan.way is Way.NONE, "to the client of the upper one"
         assert not upper.is_behind()
-
-
-async def test_a_stripe_that_comes_twice_is_not_kept(tmp_path: Path, autojump_clock: MockClock) -> None:
-    async with open_site(tmp_path) as site:
-        node = site.join(1)
-        site.seeder.bytes_s = MIB / 100
-        transfer = await node.transfers.obtain(REPOSITORY, site.seeder.put(BODY), len(BODY))
-        transfer.plan.gained(1, trio.current_time())
-        transfer.take_stripe(1, BODY[:MIB])
-        assert not transfer._raw
-        assert not transfer._given
