@@ -17,8 +17,9 @@ import trio
 from p2pd.model.errors import P2pdError, PeerFault, PeerProtocolError, PeerUnavailable
 from p2pd.model.messages import Hello, Ping, Refused, Reply, Request
 from p2pd.ports.peers import Peer
-from p2pd.wire.codec import FRAME_LIMIT, Envelope, FrameBuffer, decode, encode
+from p2pd.wire.codec import Envelope, decode, encode
 from p2pd.wire.exchange import check_reply, error_of
+from p2pd.wire.frames import FRAME_LIMIT, FrameBuffer
 
 __all__ = ["Connection", "PeerLink", "Timing"]
 

@@ -10,17 +10,14 @@ append some (maps excepted); a change that an old node cannot ignore needs a new
 arrays under the same rule.
 
 Everything in a frame is checked before it becomes a value: a decoded message can be used as it
-is. What does not pass is a PeerProtocolError and nothing else, and no frame makes more than a
-few times its own size in memory.
+is. What does not pass is a PeerProtocolError and nothing else.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import msgpack  # type: ignore[import-untyped]  # ships no types
 
@@ -66,29 +63,16 @@ from p2pd.model.rate import LinkUse
 from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.wire.exchange import one_line
 from p2pd.wire.fields import check_node_id, check_port, check_site
+from p2pd.wire.frames import FRAME_LIMIT
+from p2pd.wire.packed import INT_LIMIT, Fields, digest_of, unpack
 
 __all__ = [
-    "FRAME_LIMIT",
-    "HELLO_LIMIT",
     "Envelope",
-    "FrameBuffer",
     "IncompatibleVersion",
     "decode",
     "encode",
 ]
 
-_T = TypeVar("_T")
-
-FRAME_LIMIT = 512 * 1024
-"""Largest frame after its length, bytes."""
-
-HELLO_LIMIT = 1024
-"""Largest frame taken from a peer that has not introduced itself, bytes."""
-
-_INT_LIMIT = 2**53
-_STRING_LIMIT = 1024
-_ARRAY_LIMIT = 64
-_ARRAYS_LIMIT = 16
 _WAN = ("seeder", "origin", "none")
 _HASHES_LIMIT = 64 * SHA1_BYTES
 
@@ -127,104 +111,6 @@ class Envelope:
         return _REPLIES_FROM <= self.type < _NOTICES_FROM
 
 
-class FrameBuffer:
-    """Cuts a byte stream into frames. Holds no more than one frame and what was fed last."""
-
-    def __init__(self, limit: int = HELLO_LIMIT) -> None:
-        self.limit = limit
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes | bytearray) -> None:
-        self._buffer += data
-
-    def next_frame(self) -> bytes | None:
-        """The next whole frame without its length, None until more is fed.
-
-        Raises PeerProtocolError as soon as a length is zero or over `limit`.
-        """
-        if len(self._buffer) < 4:
-            return None
-        length = int.from_bytes(self._buffer[:4], "big")
-        if not 0 < length <= self.limit:
-            raise PeerProtocolError(f"frame of {length} bytes is not within 1 to {self.limit}")
-        if len(self._buffer) < 4 + length:
-            return None
-        frame = bytes(self._buffer[4 : 4 + length])
-        del self._buffer[: 4 + length]
-        return frame
-
-
-class _Fields:
-    """The fields of one array, taken in order, each checked for type and range."""
-
-    def __init__(self, items: list[Any]) -> None:
-        self._items = iter(items)
-
-    def _next(self) -> Any:
-        try:
-            return next(self._items)
-        except StopIteration:
-            raise PeerProtocolError("message has too few fields") from None
-
-    def _take(self, what: type) -> Any:
-        value = self._next()
-        # Exact types: bool is an int to isinstance.
-        if type(value) is not what:
-            raise PeerProtocolError(f"field is {type(value).__name__} where {what.__name__} belongs")
-        return value
-
-    def integer(self, low: int = 0, high: int = _INT_LIMIT - 1) -> int:
-        value: int = self._take(int)
-        if not low <= value <= high:
-            raise PeerProtocolError(f"number is not within {low} to {high}")
-        return value
-
-    def boolean(self) -> bool:
-        value: bool = self._take(bool)
-        return value
-
-    def later_boolean(self) -> bool:
-        """A field that older nodes do not send; false then."""
-        value = next(self._items, False)
-        if type(value) is not bool:
-            raise PeerProtocolError(f"field is {type(value).__name__} where bool belongs")
-        return value
-
-    def seconds(self) -> float:
-        value: float = self._take(float)
-        if not 0.0 <= value < math.inf:
-            raise PeerProtocolError("time is not a finite number of seconds >= 0")
-        return value
-
-    def text(self) -> str:
-        value: str = self._take(str)
-        return value
-
-    def binary(self, limit: int) -> bytes:
-        value: bytes = self._take(bytes)
-        if len(value) > limit:
-            raise PeerProtocolError(f"{len(value)} bytes are over the limit of {limit}")
-        return value
-
-    def optional(self, take: Callable[[_Fields], _T]) -> _T | None:
-        """None, or what `take` makes of one element."""
-        value = self._next()
-        return None if value is None else take(_Fields([value]))
-
-    def array(self) -> list[Any]:
-        value: list[Any] = self._take(list)
-        return value
-
-    def nested(self) -> _Fields:
-        return _Fields(self.array())
-
-    def digest(self) -> Digest:
-        raw = self.binary(32)
-        if len(raw) != 32:
-            raise PeerProtocolError(f"digest has {len(raw)} bytes, not 32")
-        return _digest(raw)
-
-
 def encode(message: Message, correlation: int = 0) -> bytes:
     """The whole frame of a message, length included. Too large a message is the caller's ValueError."""
     number, fields = _ENCODERS[type(message)]
@@ -236,7 +122,7 @@ def encode(message: Message, correlation: int = 0) -> bytes:
 
 def decode(frame: bytes) -> Envelope:
     """Read a frame (without its length). Raises PeerProtocolError, IncompatibleVersion among them."""
-    fields = _Fields(_unpack(frame))
+    fields = Fields(unpack(frame))
     version = fields.integer(1)
     if version != PROTOCOL_VERSION:
         raise IncompatibleVersion(version)
@@ -249,42 +135,12 @@ def decode(frame: bytes) -> Envelope:
     return Envelope(number, correlation, message)
 
 
-def _unpack(frame: bytes) -> list[Any]:
-    arrays = 0
-
-    def count_array(items: list[Any]) -> list[Any]:
-        # Bounds what an array of arrays costs: msgpack itself limits only the length of each.
-        nonlocal arrays
-        arrays += 1
-        if arrays > _ARRAYS_LIMIT:
-            raise PeerProtocolError(f"frame has more than {_ARRAYS_LIMIT} arrays")
-        return items
-
-    try:
-        items = msgpack.unpackb(
-            frame,
-            raw=False,
-            strict_map_key=True,
-            list_hook=count_array,
-            max_str_len=_STRING_LIMIT,
-            max_bin_len=READ_LIMIT,
-            max_array_len=_ARRAY_LIMIT,
-            max_map_len=0,
-            max_ext_len=0,
-        )
-    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
-        raise PeerProtocolError(f"frame is not msgpack within limits: {type(error).__name__}") from error
-    if not isinstance(items, list):
-        raise PeerProtocolError("frame is not an array")
-    return items
-
-
-def _hello(f: _Fields) -> Hello:
+def _hello(f: Fields) -> Hello:
     node_id, site = check_node_id(f.text()), check_site(f.text())
     return Hello(node_id, site, check_port(f.integer()), check_port(f.integer()), f.integer())
 
 
-def _refused(f: _Fields) -> Refused:
+def _refused(f: Fields) -> Refused:
     return Refused(one_line(f.text(), 32), one_line(f.text()))
 
 
@@ -292,7 +148,7 @@ def _progress_fields(p: Progress) -> list[object]:
     return [p.digest.raw, p.size, p.have, p.claimed, p.wan, p.done]
 
 
-def _progress(f: _Fields) -> Progress:
+def _progress(f: Fields) -> Progress:
     digest, size = f.digest(), f.integer(1)
     stripes = Layout(size).stripe_count
     have, claimed, wan = _bits(f, stripes), _bits(f, stripes), f.text()
@@ -301,7 +157,7 @@ def _progress(f: _Fields) -> Progress:
     return Progress(digest, size, have, claimed, wan, f.boolean())
 
 
-def _bits(f: _Fields, count: int) -> bytes:
+def _bits(f: Fields, count: int) -> bytes:
     field = f.binary(READ_LIMIT)
     if len(field) != (count + 7) // 8 or (count % 8 and field[-1] >> count % 8):
         raise PeerProtocolError(f"bit field of {len(field)} bytes does not fit {count} stripes")
@@ -316,7 +172,7 @@ def _delta_fields(d: ProgressDelta) -> list[object]:
     return [d.digest.raw, d.size, d.gained_from, d.gained, d.flying_from, d.flying, d.wan]
 
 
-def _batch(f: _Fields) -> ProgressBatch:
+def _batch(f: Fields) -> ProgressBatch:
     # The most frequent message: checked in one go.
     deltas = []
     for item in f.array()[:DELTAS_LIMIT]:
@@ -324,14 +180,14 @@ def _batch(f: _Fields) -> ProgressBatch:
             raw, size, gained_from, gained, flying_from, flying, wan, *_ = item
         except (TypeError, ValueError):
             raise PeerProtocolError("what is said of a blob's progress is not an array of seven") from None
-        if type(raw) is not bytes or len(raw) != 32 or type(size) is not int or not 0 < size < _INT_LIMIT:
+        if type(raw) is not bytes or len(raw) != 32 or type(size) is not int or not 0 < size < INT_LIMIT:
             raise PeerProtocolError("what is said of a blob's progress does not begin with digest and size")
         stripes = Layout(size).stripe_count
         _check_run(gained_from, gained, stripes)
         _check_run(flying_from, flying, stripes)
         if wan not in _WAN:
             raise PeerProtocolError(f"way to the WAN is not one of {', '.join(_WAN)}")
-        deltas.append(ProgressDelta(_digest(raw), size, gained_from, gained, flying_from, flying, wan))
+        deltas.append(ProgressDelta(digest_of(raw), size, gained_from, gained, flying_from, flying, wan))
     return ProgressBatch(tuple(deltas))
 
 
@@ -342,40 +198,34 @@ def _check_run(first: object, field: object, stripes: int) -> None:
         raise PeerProtocolError(f"bit field of {len(field)} bytes from {first} is beyond {stripes} stripes")
 
 
-@lru_cache(maxsize=256)
-def _digest(raw: bytes) -> Digest:
-    # Kept: those under way come again each second from everybody.
-    return Digest(raw.hex())
-
-
-def _want_reply(f: _Fields) -> WantReply:
+def _want_reply(f: Fields) -> WantReply:
     return WantReply(f.boolean(), f.optional(lambda one: _progress(one.nested())))
 
 
-def _interested(f: _Fields) -> Interested:
+def _interested(f: Fields) -> Interested:
     nodes = f.array()[:INTERESTED_LIMIT]
     if not all(type(node) is str for node in nodes):
         raise PeerProtocolError("a node id is not text")
     return Interested(tuple(check_node_id(node) for node in nodes))
 
 
-def _segment(f: _Fields) -> tuple[Digest, int, int]:
+def _segment(f: Fields) -> tuple[Digest, int, int]:
     digest, size = f.digest(), f.integer(1)
     return digest, size, f.integer(0, Layout(size).segment_count - 1)
 
 
-def _join(f: _Fields) -> Join:
+def _join(f: Fields) -> Join:
     return Join(*_segment(f), f.later_boolean())
 
 
-def _joined(f: _Fields) -> Joined:
+def _joined(f: Fields) -> Joined:
     loaded, hashes = f.boolean(), f.optional(lambda one: one.binary(_HASHES_LIMIT))
     if hashes is not None and (not hashes or len(hashes) % SHA1_BYTES):
         raise PeerProtocolError(f"{len(hashes)} bytes are not a run of piece hashes")
     return Joined(loaded, hashes)
 
 
-def _segment_ready(f: _Fields) -> SegmentReady:
+def _segment_ready(f: Fields) -> SegmentReady:
     digest, size, index = _segment(f)
     hashes = f.binary(_HASHES_LIMIT)
     if not SegmentMeta(digest, size, index, hashes).is_consistent:
@@ -383,15 +233,15 @@ def _segment_ready(f: _Fields) -> SegmentReady:
     return SegmentReady(digest, size, index, hashes)
 
 
-def _read(f: _Fields) -> Read:
+def _read(f: Fields) -> Read:
     return Read(f.digest(), f.integer(), f.integer(1, READ_LIMIT))
 
 
-def _repository(f: _Fields) -> Repository:
+def _repository(f: Fields) -> Repository:
     return Repository.parse(f.text(), f.text())
 
 
-def _descriptor(f: _Fields) -> Descriptor:
+def _descriptor(f: Fields) -> Descriptor:
     digest, size, media_type = f.digest(), f.integer(), f.text()
     if not is_media_type(media_type):
         raise PeerProtocolError("media type is not 1 to 255 printable ASCII characters")
@@ -403,7 +253,7 @@ def _resolved_fields(m: Resolved) -> list[object]:
     return [None if d is None else [d.digest.raw, d.size, d.media_type], float(m.age)]
 
 
-def _resolved(f: _Fields) -> Resolved:
+def _resolved(f: Fields) -> Resolved:
     return Resolved(f.optional(lambda one: _descriptor(one.nested())), f.seconds())
 
 
@@ -412,7 +262,7 @@ def _recall_fields(m: Recall) -> list[object]:
     return [key.repository.registry, key.repository.name, key.kind.value, key.argument]
 
 
-def _recall(f: _Fields) -> Recall:
+def _recall(f: Fields) -> Recall:
     repository, kind, argument = _repository(f), f.text(), f.text()
     if kind not in {each.value for each in ListingKind}:
         raise PeerProtocolError(f"{one_line(kind, 32)!r} is no kind of list")
@@ -422,7 +272,7 @@ def _recall(f: _Fields) -> Recall:
     return Recall(key)
 
 
-def _recalled(f: _Fields) -> Recalled:
+def _recalled(f: Fields) -> Recalled:
     return Recalled(f.optional(lambda one: one.binary(READ_LIMIT)), f.seconds())
 
 
@@ -455,7 +305,7 @@ _ENCODERS: dict[type, tuple[int, Callable[[Any], list[object]]]] = {
     SegmentReady: (0x71, lambda m: [m.digest.raw, m.size, m.index, m.piece_hashes]),
 }
 
-_DECODERS: dict[int, Callable[[_Fields], Message]] = {
+_DECODERS: dict[int, Callable[[Fields], Message]] = {
     0x01: _hello,
     0x10: lambda f: Ping(),
     0x11: lambda f: Query(f.digest()),
@@ -469,7 +319,7 @@ _DECODERS: dict[int, Callable[[_Fields], Message]] = {
     0x19: _recall,
     0x40: _refused,
     0x41: lambda f: Pong(),
-    0x42: lambda f: QueryReply(f.optional(_Fields.integer), f.optional(_Fields.integer)),
+    0x42: lambda f: QueryReply(f.optional(Fields.integer), f.optional(Fields.integer)),
     0x43: _want_reply,
     0x44: _joined,
     0x45: lambda f: ReadReply(f.binary(READ_LIMIT)),

@@ -19,7 +19,8 @@ from p2pd.model.errors import PeerProtocolError
 from p2pd.model.layout import MIB
 from p2pd.model.messages import Hello, Message, Ping, Pong, Query, QueryReply
 from p2pd.model.reference import Digest, Tag
-from p2pd.wire.codec import FRAME_LIMIT, FrameBuffer, decode, encode
+from p2pd.wire.codec import decode, encode
+from p2pd.wire.frames import FRAME_LIMIT, FrameBuffer
 from tests.support.daemon import Daemon, node_config, open_daemon, open_seeder, told
 from tests.support.waiting import until
 

@@ -35,7 +35,8 @@ from p2pd.model.messages import Resolved
 from p2pd.model.platform import Platform
 from p2pd.model.reference import Digest, Repository, Tag, parse_image, parse_reference
 from p2pd.wire.challenge import parse_challenges
-from p2pd.wire.codec import FRAME_LIMIT, FrameBuffer, decode, encode
+from p2pd.wire.codec import decode, encode
+from p2pd.wire.frames import FRAME_LIMIT, FrameBuffer
 from p2pd.wire.ranges import ByteRange, RangeNotSatisfiable, parse_range
 from p2pd.wire.registry_api import BaseCheck, TagsRequest, Upstreams, parse_request
 from p2pd.wire.registry_errors import ApiError, error_answer

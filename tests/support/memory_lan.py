@@ -18,7 +18,8 @@ from p2pd.model.messages import (
     Pong,
 )
 from p2pd.model.reference import Digest
-from p2pd.wire.codec import FRAME_LIMIT, Envelope, FrameBuffer, decode, encode
+from p2pd.wire.codec import Envelope, decode, encode
+from p2pd.wire.frames import FRAME_LIMIT, FrameBuffer
 from tests.support.peer_handlers import ScriptedHandler
 
 __all__ = ["DIGEST", "HELLO_B", "A", "B", "Lan", "Wire", "accept", "answer_pings", "open_lan", "wait_live"]

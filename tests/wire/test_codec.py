@@ -48,7 +48,8 @@ from p2pd.model.messages import (
 )
 from p2pd.model.rate import LinkUse
 from p2pd.model.reference import Digest, Repository, Tag
-from p2pd.wire.codec import FRAME_LIMIT, Envelope, FrameBuffer, IncompatibleVersion, decode, encode
+from p2pd.wire.codec import Envelope, IncompatibleVersion, decode, encode
+from p2pd.wire.frames import FRAME_LIMIT
 
 digests = st.binary(min_size=32, max_size=32).map(lambda raw: Digest(raw.hex()))
 sizes = st.integers(1, 2**38)
@@ -385,27 +386,3 @@ def test_the_largest_messages_fit() -> None:
     assert decode(frame[4:]).message == WantReply(True, Progress(DIGEST, size, bits, bits, "none"))
     with pytest.raises(ValueError, match="over the frame limit"):
         encode(ReadReply(bytes(FRAME_LIMIT)))
-
-
-@settings(deadline=None)
-@given(st.lists(messages, max_size=5), st.integers(1, 64))
-def test_frames_cut_from_a_stream(sent: list[Message], step: int) -> None:
-    stream = b"".join(encode(message) for message in sent)
-    bytewise = {1} if len(stream) < 4000 else set()
-    for size in bytewise | {step, len(stream) + 1}:
-        buffer, taken = FrameBuffer(FRAME_LIMIT), []
-        for at in range(0, len(stream), size):
-            buffer.feed(stream[at : at + size])
-            while (frame := buffer.next_frame()) is not None:
-                taken.append(decode(frame).message)
-        assert taken == sent
-
-
-@pytest.mark.parametrize("length", [0, 1025, 2**32 - 1])
-def test_a_bad_length_is_refused_before_its_bytes_come(length: int) -> None:
-    buffer = FrameBuffer()
-    buffer.feed(length.to_bytes(4, "big")[:3])
-    assert buffer.next_frame() is None
-    buffer.feed(length.to_bytes(4, "big")[3:])
-    with pytest.raises(PeerProtocolError):
-        buffer.next_frame()
