@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from p2pd.app.config import (
+from p2pd.app.kinds import address, duration, registry, text
+from p2pd.app.sections import (
     LogSection,
     MetricsSection,
     StoreSection,
@@ -16,7 +17,6 @@ from p2pd.app.config import (
     store_section,
     upstreams_table,
 )
-from p2pd.app.kinds import address, duration, registry, text
 from p2pd.app.settings import key, section
 from p2pd.model.address import Address
 from p2pd.model.upstream import UpstreamSpec

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pd.app.config import DEFAULT_UPSTREAMS, LogSection, NodeConfig, load, parse
+from p2pd.app.config import NodeConfig, load, parse
+from p2pd.app.sections import DEFAULT_UPSTREAMS, LogSection
 from p2pd.app.settings import FILE_LIMIT
 from p2pd.model.address import Address
 from p2pd.model.errors import ConfigError

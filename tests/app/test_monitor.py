@@ -14,9 +14,9 @@ import trio
 from trio.testing import MockClock
 
 from p2pd.app import monitor as module
-from p2pd.app.config import MetricsSection
 from p2pd.app.metrics import Metrics
 from p2pd.app.monitor import Monitor
+from p2pd.app.sections import MetricsSection
 from p2pd.io.files import Descriptor, Files
 from p2pd.io.store import FileStore
 from p2pd.model.address import Address

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from p2pd.app.commands import make_app
 from p2pd.app.commands.output import run_app
-from p2pd.app.config import StoreSection
+from p2pd.app.sections import StoreSection
 from p2pd.io.store import FileStore
 from p2pd.model.layout import MIB
 from p2pd.model.reference import Digest

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pd.app.config import DEFAULT_UPSTREAMS
 from p2pd.app.runtimes.containerd import CONFIG, HOSTS, install, remove
 from p2pd.app.runtimes.draft import Mirror
+from p2pd.app.sections import DEFAULT_UPSTREAMS
 from p2pd.model.address import Address
 from p2pd.model.errors import ConfigError
 from p2pd.model.upstream import UpstreamSpec

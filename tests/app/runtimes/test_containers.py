@@ -6,9 +6,9 @@ import tomllib
 
 import pytest
 
-from p2pd.app.config import DEFAULT_UPSTREAMS
 from p2pd.app.runtimes.containers import FILE, install, remove
 from p2pd.app.runtimes.draft import Mirror
+from p2pd.app.sections import DEFAULT_UPSTREAMS
 from p2pd.model.address import Address
 from p2pd.model.errors import ConfigError
 from p2pd.model.upstream import UpstreamSpec

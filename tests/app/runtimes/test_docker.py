@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pd.app.config import DEFAULT_UPSTREAMS
 from p2pd.app.runtimes.docker import CONFIG, install, remove
 from p2pd.app.runtimes.draft import Mirror
+from p2pd.app.sections import DEFAULT_UPSTREAMS
 from p2pd.model.address import Address
 from p2pd.model.errors import ConfigError
 from tests.support.memory_files import MemoryFiles
