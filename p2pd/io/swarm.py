@@ -7,8 +7,6 @@ What measurement and libtorrent's sources taught, and this file holds to:
   `flush_cache` that was asked for afterwards has answered with `cache_flushed_alert`.
 * Calls on a torrent_handle that return a value wait for libtorrent's network thread: none is made
   in the event loop. Alerts are told apart by the torrent's name, which they carry themselves.
-* Version 1 metadata: SHA-256 pieces (v2) cost a quarter more CPU and 70 MB more memory, and what
-  is delivered is decided by the blob's own sha256 in any case.
 """
 
 from __future__ import annotations
@@ -19,12 +17,13 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import libtorrent as lt
 import structlog
 import trio
 
+from p2pd.io.swarm_settings import new_session, torrent_params
 from p2pd.model.errors import OurFault, P2pdError, StoreError, StoreFull
 from p2pd.model.layout import SegmentMeta
 from p2pd.model.rate import UNLIMITED
@@ -34,64 +33,11 @@ __all__ = ["LibtorrentSegment", "LibtorrentSwarm", "open_swarm"]
 
 log = structlog.get_logger()
 
-_ALERTS = (
-    lt.alert.category_t.status_notification
-    | lt.alert.category_t.error_notification
-    | lt.alert.category_t.piece_progress_notification
-    | lt.alert.category_t.storage_notification
-    | lt.alert.category_t.peer_notification  # for bans
-)
-
 _FLUSH_EVERY = 0.25
 """Seconds between two flushes of a segment still in download: bounds what delivery lags behind."""
 
 _ADD_TIMEOUT = 30.0
 _REMOVE_TIMEOUT = 5.0
-
-
-def _settings(listen: str) -> Any:
-    return {
-        "listen_interfaces": listen,
-        "alert_mask": _ALERTS,
-        "alert_queue_size": 10_000,
-        "user_agent": "p2pd",
-        # A closed site: peers come from p2pd's own discovery, over plain TCP.
-        "enable_dht": False,
-        "enable_lsd": False,
-        "enable_upnp": False,
-        "enable_natpmp": False,
-        "enable_incoming_utp": False,
-        "enable_outgoing_utp": False,
-        "in_enc_policy": int(lt.enc_policy.pe_disabled),
-        "out_enc_policy": int(lt.enc_policy.pe_disabled),
-        # Everyone in a LAN swarm is wanted: no choking, no politeness, quick to notice the dead.
-        "unchoke_slots_limit": -1,
-        "allowed_fast_set_size": 0,
-        "smooth_connects": False,
-        # Peers are told apart by their ids; several may share an address (containers, tests).
-        "allow_multiple_connections_per_ip": True,
-        "connection_speed": 200,
-        "connections_limit": 800,
-        "listen_queue_size": 64,
-        "min_reconnect_time": 1,
-        "max_failcount": 20,
-        "peer_connect_timeout": 3,
-        "handshake_timeout": 5,
-        "request_timeout": 8,
-        "piece_timeout": 5,
-        "peer_timeout": 60,
-        "peer_turnover": 0,
-        # Small nodes: few threads, little memory in queues.
-        "aio_threads": 2,
-        "hashing_threads": 1,
-        "file_pool_size": 32,
-        "max_queued_disk_bytes": 8 * 1024 * 1024,
-        "send_buffer_watermark": 1024 * 1024,
-        "max_peer_recv_buffer_size": 1024 * 1024,
-        "auto_sequential": False,
-        "no_recheck_incomplete_resume": False,
-        "close_redundant_connections": False,
-    }
 
 
 class LibtorrentSegment:
@@ -228,7 +174,7 @@ class LibtorrentSwarm:
         self._segments[name] = segment
         try:
             has_file = not complete and await trio.to_thread.run_sync(path.exists)
-            self._session.async_add_torrent(_torrent(meta, name, path.parent, complete=complete))
+            self._session.async_add_torrent(torrent_params(meta, name, path.parent, complete=complete))
             segment._asked = True
             with trio.move_on_after(_ADD_TIMEOUT):
                 await segment._checked.wait()
@@ -376,39 +322,10 @@ def _disk_error(alert: lt.torrent_error_alert | lt.file_error_alert) -> StoreErr
     return kind(f"the swarm could not use its file: {alert.message()}")
 
 
-def _torrent(meta: SegmentMeta, name: str, directory: Path, *, complete: bool) -> lt.add_torrent_params:
-    segment = meta.segment
-    info = {
-        b"length": segment.length,
-        b"name": name.encode(),
-        b"piece length": segment.piece_length,
-        b"pieces": meta.piece_hashes,
-    }
-    params = lt.add_torrent_params()
-    params.ti = lt.torrent_info(lt.bencode(cast(Any, {b"info": info})))
-    params.save_path = str(directory)
-    params.flags = lt.torrent_flags.disable_dht | lt.torrent_flags.disable_lsd | lt.torrent_flags.disable_pex
-    if complete:
-        params.flags |= lt.torrent_flags.seed_mode
-    return params
-
-
-def _everybody_global() -> Any:
-    """Put every peer under the rate limits: by default those with private addresses are exempt."""
-    classes = lt.ip_filter()
-    classes.add_rule("0.0.0.0", "255.255.255.255", 1 << lt.session.global_peer_class_id)  # noqa: S104
-    classes.add_rule("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", 1 << lt.session.global_peer_class_id)
-    return classes
-
-
 @asynccontextmanager
 async def open_swarm(host: str, port: int) -> AsyncGenerator[LibtorrentSwarm, None]:
     """A session listening on `host`:`port` (0: any). Ends every torrent when the block is left."""
-    params = lt.session_params()
-    params.settings = _settings(f"{host}:{port}")
-    params.disk_io_constructor = "pread_disk_io_constructor"
-    session = await trio.to_thread.run_sync(lt.session, params)
-    session.set_peer_class_filter(_everybody_global())
+    session = await trio.to_thread.run_sync(new_session, f"{host}:{port}")
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)
