@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
-import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from weakref import WeakSet
@@ -22,12 +20,13 @@ from weakref import WeakSet
 import structlog
 import trio
 
-from p2pd.io.files import Descriptor, Files, disk_errors, ensure_dir, open_readonly, replace_file
+from p2pd.io.blob_files import delete_blob, keep_blob, keep_table, open_sized, write_whole
+from p2pd.io.files import Descriptor, Files, disk_errors, ensure_dir
 from p2pd.io.held import FileHeldBlob, hash_file, read_whole
 from p2pd.io.leftovers import disk_space, find_leftovers, remove_leftover, trim_tags
 from p2pd.io.listings import read_listing, write_listing
 from p2pd.io.partial import FilePartial, open_work
-from p2pd.io.pieces import PieceHasher, PieceTable
+from p2pd.io.pieces import PieceTable
 from p2pd.io.places import Places
 from p2pd.io.room import Room
 from p2pd.io.runtime import RuntimeContent
@@ -148,7 +147,7 @@ class FileStore:
 
     async def write(self, digest: Digest, body: bytes) -> None:
         await self._removed(digest)
-        keep = partial(self._keep, digest, body)
+        keep = partial(keep_blob, self._places, self._files, digest, body)
         if not await self._room.write(f"store {digest} ({len(body)} bytes)", keep):
             raise WrongContent(f"{len(body)} bytes are not {digest}")
         self._committed(digest, len(body))
@@ -163,7 +162,7 @@ class FileStore:
         with trio.CancelScope(shield=True):
             async with self._remove_alone(digest):
                 with disk_errors(f"delete {digest}"):
-                    await trio.to_thread.run_sync(self._delete, digest)
+                    await trio.to_thread.run_sync(delete_blob, self._places, self._files, digest)
 
     # Transfers
 
@@ -210,14 +209,14 @@ class FileStore:
         assembly = self._partials.get(digest)
         if digest not in self._index and assembly is not None and assembly.segment_meta(index) is not None:
             segment = Layout(assembly.size).segment(index)
-            return await self._copy(
+            return await self._stage(
                 digest, index, assembly.assembled(segment.offset, segment.offset + segment.length)
             )
         blob = await self.open(digest)
         if blob is None or not 0 <= index < Layout(blob.size).segment_count:
             return None
         segment = Layout(blob.size).segment(index)
-        return await self._copy(digest, index, blob.chunks(segment.offset, segment.offset + segment.length))
+        return await self._stage(digest, index, blob.chunks(segment.offset, segment.offset + segment.length))
 
     async def unstage(self, digest: Digest, index: int) -> None:
         with disk_errors(f"delete staged segment {index} of {digest}"):
@@ -313,7 +312,7 @@ class FileStore:
             return found[0] if found is not None else None
         stamp = is_use and self._uses.note(digest)
         path = self._places.blob(digest)
-        file = await trio.to_thread.run_sync(_open_sized, path, size)
+        file = await trio.to_thread.run_sync(open_sized, path, size)
         if file is not None and stamp:
             with contextlib.suppress(OSError):  # on a read-only disk content grows old too early
                 await trio.to_thread.run_sync(self._files.touch, file, time.time())
@@ -358,7 +357,7 @@ class FileStore:
                 log.warning("blob.checksums_rebuilt", digest=str(digest), bytes=size)
                 # On a disk that takes no more writes the table serves from memory.
                 with contextlib.suppress(OSError):
-                    await trio.to_thread.run_sync(self._keep_table, digest, table)
+                    await trio.to_thread.run_sync(keep_table, self._places, self._files, digest, table)
         return table
 
     async def _drop_corrupt(self, digest: Digest) -> None:
@@ -371,22 +370,10 @@ class FileStore:
         except StoreError as error:
             log.warning("blob.delete_fails", digest=str(digest), reason=str(error))
 
-    async def _copy(self, digest: Digest, index: int, chunks: AsyncGenerator[bytes, None]) -> Path:
-        scratch, target = self._places.new_scratch(), self._places.staged(digest, index)
+    async def _stage(self, digest: Digest, index: int, chunks: AsyncGenerator[bytes, None]) -> Path:
+        target = self._places.staged(digest, index)
         doing = f"stage segment {index} of {digest}"
-        try:
-            file = await self._room.write(doing, partial(self._files.create, scratch))
-            offset = 0
-            async with aclosing(chunks):
-                async for data in chunks:
-                    await self._room.write(doing, partial(self._files.write_at, file, data, offset))
-                    offset += len(data)
-            with disk_errors(doing):
-                await trio.to_thread.run_sync(self._files.rename, scratch, target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                self._files.unlink(scratch)
-            raise
+        await write_whole(doing, chunks, target, self._places.new_scratch(), self._files, self._room)
         return target
 
     def _committed(self, digest: Digest, size: int) -> None:
@@ -396,25 +383,6 @@ class FileStore:
     def _closed(self, assembly: FilePartial) -> None:
         if self._partials.get(assembly.digest) is assembly:
             del self._partials[assembly.digest]
-
-    def _keep(self, digest: Digest, body: bytes) -> bool:
-        """Check and keep a small blob; False where it is not `digest`. In a thread."""
-        if hashlib.sha256(body).hexdigest() != digest.hex:
-            return False
-        ensure_dir(self._files, self._places.blob(digest).parent)
-        if len(body) > SMALL_BLOB:
-            hasher = PieceHasher(len(body))
-            hasher.update(body)
-            self._keep_table(digest, hasher.table())
-        replace_file(self._files, self._places.new_scratch(), self._places.blob(digest), body)
-        return True
-
-    def _keep_table(self, digest: Digest, table: PieceTable) -> None:
-        replace_file(self._files, self._places.new_scratch(), self._places.sidecar(digest), table.encode())
-
-    def _delete(self, digest: Digest) -> None:
-        self._files.unlink(self._places.blob(digest))
-        self._files.unlink(self._places.sidecar(digest))
 
 
 def _take_lock(places: Places, files: Files) -> Descriptor:
@@ -427,12 +395,3 @@ def _take_lock(places: Places, files: Files) -> Descriptor:
             f"the store in {places.root} is in use by another process; stop that or choose another state_dir"
         ) from error
     return lock
-
-
-def _open_sized(path: Path, size: int) -> Descriptor | None:
-    """Open a file of exactly `size` bytes; None where it is gone or has another size."""
-    try:
-        file = open_readonly(path)
-    except FileNotFoundError:
-        return None
-    return file if os.fstat(file.fd).st_size == size else None

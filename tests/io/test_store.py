@@ -281,7 +281,7 @@ async def test_corrupt_tag_is_dropped(store: FileStore, tmp_path: Path) -> None:
     assert not path.exists()
 
 
-@pytest.mark.parametrize("step", ["load_table", "_open_sized"])
+@pytest.mark.parametrize("step", ["load_table", "open_sized"])
 async def test_what_is_let_go_while_it_is_opened_is_not_lost(
     store: FileStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
