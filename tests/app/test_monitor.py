@@ -74,7 +74,7 @@ async def test_a_disk_that_hangs_is_not_writable(tmp_path: Path, monkeypatch: py
 async def test_the_listener_serves_these_paths_and_nothing_else(tmp_path: Path) -> None:
     async with opened(tmp_path) as (monitor, disk), trio.open_nursery() as nursery:
         host, port = await nursery.start(monitor.listen, Address("127.0.0.1", 0))
-        async with httpx.AsyncClient(base_url=f"http://{host}:{port}") as client:
+        async with httpx.AsyncClient(base_url=f"http://{host}:{port}", verify=False) as client:
             assert (await client.get("/healthz")).text == "ok\n"
             assert "p2pd_store_blobs 0.0" in (await client.get("/metrics")).text
             assert (await client.get("/v2/")).status_code == 404
@@ -92,7 +92,7 @@ async def test_node_and_seeder_answer_where_they_are_told_to(tmp_path: Path) -> 
     async with open_seeder(tmp_path / "seeder", "http://127.0.0.1:9") as url:
         config = node_config(tmp_path / "node", "http://127.0.0.1:9", seeders=[url])
         config = replace(config, metrics=MetricsSection(Address("127.0.0.1", port)))
-        async with open_daemon(config) as node, httpx.AsyncClient() as client:
+        async with open_daemon(config) as node, httpx.AsyncClient(verify=False) as client:
             for base in (str(node.client.base_url), f"http://127.0.0.1:{port}", url):
                 answers = [await client.get(f"{base.rstrip('/')}/{path}") for path in ("healthz", "readyz")]
                 assert [answer.text for answer in answers] == ["ok\n", "ready\n"]

@@ -44,11 +44,16 @@ async def serving(app: ASGIApp) -> AsyncIterator[int]:
         nursery.cancel_scope.cancel()
 
 
+def client_of(port: int) -> httpx.AsyncClient:
+    """It reads no CAs, which takes longer than most tests here: the mirror speaks plain HTTP."""
+    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", verify=False)
+
+
 @asynccontextmanager
 async def mirror(content: MemoryContent, **settings: float) -> AsyncIterator[httpx.AsyncClient]:
     app = build_app(content, upstreams=UPSTREAMS, **settings)  # type: ignore[arg-type] # times only
     with trio.fail_after(20):
-        async with serving(app) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        async with serving(app) as port, client_of(port) as client:
             yield client
 
 
@@ -435,7 +440,7 @@ async def test_every_answer_is_seen_once() -> None:
     manifest = content.add_manifest("v1", MANIFEST)
     digest, _ = content.add_blob(DATA)
     app = build_app(content, upstreams=UPSTREAMS, observer=seen)
-    async with serving(app) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+    async with serving(app) as port, client_of(port) as client:
         await client.get("/v2/")
         await client.get("/v2/a/manifests/v1")
         await client.head(f"/v2/a/manifests/{manifest.descriptor.digest}")

@@ -28,7 +28,7 @@ from tests.support.power import CutFiles, PowerCut, StepFiles
 
 KIB = 1024
 RANDOM = random.Random(11)
-HELD, LARGE, SMALL = (RANDOM.randbytes(size) for size in (1200 * KIB, 1300 * KIB, 700))
+HELD, LARGE, SMALL = (RANDOM.randbytes(size) for size in (1200 * KIB, 700 * KIB, 700))
 REPOSITORY, TAG = Repository("docker.io", "library/alpine"), Tag("3.20")
 NEW_TAG = Tag("edge")
 LEAVES = [CutFiles.leave_everything, CutFiles.leave_names_only, CutFiles.leave_synced_only]
@@ -44,7 +44,7 @@ def record(body: bytes) -> TagRecord:
 
 async def finish(assembly: FilePartial) -> None:
     while assembly.frontier < len(LARGE):
-        await assembly.append(LARGE[assembly.frontier : assembly.frontier + 400 * KIB])
+        await assembly.append(LARGE[assembly.frontier : assembly.frontier + 200 * KIB])
     await assembly.commit()
 
 
