@@ -17,7 +17,8 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.simulator.broken import BrokenSite
-from benchmarks.simulator.site import MIB, Node
+from benchmarks.simulator.node import Node
+from benchmarks.simulator.site import MIB
 from benchmarks.testbed import TestbedError
 from p2pd.decide.plan import Way
 

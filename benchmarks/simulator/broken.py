@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import partial
 
-from benchmarks.simulator.site import NOTICED_AFTER, Node, Site
+from benchmarks.simulator.node import Node
+from benchmarks.simulator.site import NOTICED_AFTER, Site
 from p2pd.decide.plan import Way
 
 __all__ = ["BrokenSite"]
@@ -77,7 +78,7 @@ class BrokenSite(Site):
     def cut_requests(self, node: Node) -> None:
         """What it fetches over the WAN breaks off."""
         flows = list(node.flows.values())
-        self._drop_flows(flows)
+        self._wan.drop(flows)
         for flow in flows:
             del node.flows[flow.stripe]
             node.plan.failed(flow.stripe, self.now, 1.0)
@@ -105,7 +106,7 @@ class BrokenSite(Site):
                     self._introduce(node, peer)
                     self.poke(peer)
             self.poke(node)
-        self._kick()
+        self._lan.kick()
 
     def _introduce(self, node: Node, peer: Node) -> None:
         if self._connected(node, peer):

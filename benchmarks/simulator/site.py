@@ -12,14 +12,15 @@ nothing; HTTP headers and metadata over the WAN are counted too.
 
 from __future__ import annotations
 
-import heapq
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
 
 from benchmarks.simulator.bytes import Bytes
+from benchmarks.simulator.events import Events
+from benchmarks.simulator.lan import Lan
+from benchmarks.simulator.node import UPLOADS, Flow, Node
+from benchmarks.simulator.wan import Wan
 from p2pd.decide.bits import iter_bits, mask_of
 from p2pd.decide.circle import MESH, Choice, Circle
 from p2pd.decide.plan import IN_FLIGHT, FetchPlan, Way
@@ -27,7 +28,7 @@ from p2pd.decide.report import HEARTBEAT, REPORT_EVERY, Report
 from p2pd.model.layout import Layout
 from p2pd.model.reference import Digest
 
-__all__ = ["MIB", "Node", "Site"]
+__all__ = ["MIB", "Site"]
 
 MIB = 1024 * 1024
 NOTICED_AFTER = 3.0
@@ -39,56 +40,7 @@ PING_IN_CROWD = 15.0
 TICK = 1.0
 STOOD_STILL = TICK + 2.0
 HASHING = 0.01
-UPLOADS = 4
-SLOW_AFTER = 1.0
 LIMIT = 3600.0
-
-
-@dataclass(slots=True, eq=False)
-class Flow:
-    """One range request. `left` counts the bytes to come."""
-
-    node: Node
-    stripe: int
-    left: float
-    rate: float = 0.0
-
-
-@dataclass(slots=True, eq=False)
-class Node:
-    name: str
-    plan: FetchPlan
-    way: Way = Way.SEEDER
-    alive: bool = True
-    on_lan: bool = True
-    cap: float = float("inf")
-    have: int = 0
-    receiving: int = 0
-    uploads: int = 0
-    flows: dict[int, Flow] = field(default_factory=dict)
-    known: dict[Node, None] = field(default_factory=dict)
-    circle: Circle | None = None
-    choice: Choice = field(default_factory=lambda: Choice(frozenset()))
-    report: Report | None = None
-    sent: int = 0
-    received: int = 0
-    phase: float = 0.0
-    will_meet: bool = False
-    leads: bool = False
-    done_at: float | None = None
-    life: int = 0
-    decides_at: float = float("inf")
-    decided_at: float = float("inf")
-    will_report: bool = False
-    told_at: float = -1.0
-    timer: int = 0
-    given: int = 0
-    uplink: float = 1.0
-    """What share of a link's rate it gives; below 1 one piece at a time, and others are asked too."""
-
-    @property
-    def slots(self) -> int:
-        return UPLOADS if self.uplink >= 1 else 1
 
 
 class Site:
@@ -109,13 +61,12 @@ class Site:
         late: dict[int, float] | None = None,
     ) -> None:
         self.random = random.Random(seed)
-        self.now = 0.0
         self.layout = Layout(size)
         self.all = mask_of(range(self.layout.stripe_count))
         self.digest = Digest(f"{seed:064x}")
-        self.wan, self.round_trip, self.latency, self.loss = wan, round_trip, latency, loss
-        self.piece_time = self.layout.piece_length * UPLOADS / lan
-        self.wan_bytes = 0.0
+        self.round_trip, self.latency, self.loss = round_trip, latency, loss
+        self._events = Events()
+        self._wan = Wan(self._events, wan, self._flow_ends)
         self.requests = 0
         self._report_bytes = 0
         self._undone = 0
@@ -125,19 +76,22 @@ class Site:
         """Who fetched each stripe, in order of the requests."""
         self.most_leads = 0
         self.bytes = Bytes(self.digest, self.layout)
-        self._open = 0
         self._is_large = nodes > MESH + 1
-        self._flows: list[Flow] = []
-        self._flowed_at = 0.0
-        self._flow_turn = 0
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = count()
-        self._lacking: dict[int, list[Node]] = {stripe: [] for stripe in iter_bits(self.all)}
         self.nodes = [
             Node(f"node-{i}", FetchPlan(self.digest, self.layout, f"node-{i}", way, 0.0), way)
             for i in range(nodes)
         ]
         self._by_name = {node.name: node for node in self.nodes}
+        self._lan = Lan(
+            self._events,
+            self.random,
+            self.nodes,
+            iter_bits(self.all),
+            piece_time=self.layout.piece_length * UPLOADS / lan,
+            latency=latency,
+            reaches=self._reaches,
+            gained=self._gain,
+        )
         for i, node in enumerate(self.nodes):
             node.phase = self.random.random() * REPORT_EVERY
             start = (late or {}).get(i, 0.0)
@@ -146,19 +100,21 @@ class Site:
 
     # Running.
 
+    @property
+    def now(self) -> float:
+        return self._events.now
+
     def at(self, when: float, action: Callable[[], None]) -> None:
-        heapq.heappush(self._heap, (when, next(self._order), action))
+        self._events.at(when, action)
 
     def after(self, delay: float, action: Callable[[], None]) -> None:
-        self.at(self.now + delay, action)
+        self._events.after(delay, action)
 
     def run(self, limit: float = LIMIT) -> float:
         """Seconds until the last node is done. AssertionError where that is never."""
-        while self._heap:
-            when, _, action = heapq.heappop(self._heap)
+        while (when := self._events.next_at) is not None:
             assert when <= limit, f"not done after {limit} s: {self.standing()}"
-            self.now = when
-            action()
+            self._events.step()
             if self.is_done:
                 return self.now
         raise AssertionError(f"nothing happens any more: {self.standing()}")
@@ -173,6 +129,15 @@ class Site:
             for n in self.nodes
             if n.alive and n.done_at is None
         )[:600]
+
+    @property
+    def wan(self) -> float:
+        """The rate of the WAN."""
+        return self._wan.rate
+
+    @property
+    def wan_bytes(self) -> float:
+        return self._wan.bytes
 
     @property
     def wan_ratio(self) -> float:
@@ -198,7 +163,7 @@ class Site:
         """Count what the nodes that ask the seeder for piece hashes cost the WAN."""
         askers = sum(not node.choice.followed for node in self.nodes)
         self.requests += askers * self.layout.segment_count
-        self.wan_bytes += askers * self.layout.segment_count * self.bytes.metadata
+        self._wan.bytes += askers * self.layout.segment_count * self.bytes.metadata
 
     # Scenario.
 
@@ -220,7 +185,7 @@ class Site:
         node.decides_at = node.decided_at = float("inf")
         self._undone += 1
         for stripe in iter_bits(self.all & ~node.have):
-            self._lacks(node, stripe)
+            self._lan.lacks(node, stripe)
         node.report = Report(self.digest, self.layout.size)
         node.known = {}
         peers = [peer for peer in self.nodes if peer is not node and peer.alive]
@@ -230,7 +195,7 @@ class Site:
             for peer in peers:
                 self._introduce(node, peer)
             self.poke(node)
-        self.after(self.latency * 2, self._kick)
+        self.after(self.latency * 2, self._lan.kick)
 
     def _announce(self, node: Node, peers: list[Node]) -> None:
         """All hear at once that the node is interested; each chooses anew whom to know, by and by."""
@@ -283,11 +248,11 @@ class Site:
     def become_holder(self, node: Node) -> None:
         """The node has the whole blob from elsewhere."""
         for stripe in iter_bits(self.all & ~node.have):
-            if node in self._lacking[stripe]:
-                self._lacks_no_more(node, stripe)
+            if self._lan.is_lacking(node, stripe):
+                self._lan.lacks_no_more(node, stripe)
         node.have = self.all
         self._done(node)
-        self._kick()
+        self._lan.kick()
 
     def leave(self, node: Node) -> None:
         """The node's power is cut."""
@@ -298,8 +263,8 @@ class Site:
         if node.done_at is None:
             self._undone -= 1
         for stripe in iter_bits(self.all & ~node.have & ~node.receiving):
-            self._lacks_no_more(node, stripe)
-        self._drop_flows([flow for flow in self._flows if flow.node is node])
+            self._lan.lacks_no_more(node, stripe)
+        self._wan.drop_all_of(node)
         node.flows.clear()
         life = node.life
         self.after(NOTICED_AFTER, lambda: self._notice_absence(node, life))
@@ -322,7 +287,7 @@ class Site:
             node.way = way
             if cut:
                 flows = list(node.flows.values())
-                self._drop_flows(flows)
+                self._wan.drop(flows)
                 for flow in flows:
                     node.flows.pop(flow.stripe, None)
                     node.plan.failed(flow.stripe, self.now, 1.0)
@@ -330,14 +295,10 @@ class Site:
 
     def set_wan(self, rate: float) -> None:
         """Another rate for the whole site; 0 hangs what is in flight."""
-        self._flow()
-        self.wan = rate
-        self._reflow()
+        self._wan.set_rate(rate)
 
     def set_cap(self, node: Node, rate: float) -> None:
-        self._flow()
-        node.cap = rate
-        self._reflow()
+        self._wan.set_cap(node, rate)
 
     # A node's life.
 
@@ -361,7 +322,7 @@ class Site:
         plan.way_changed(node.choice.way(node.way, plan.way_of), self.now)
         decision = plan.decide(self.now)
         for stripe in decision.drop:
-            self._drop_flows([node.flows.pop(stripe)])
+            self._wan.drop([node.flows.pop(stripe)])
         for stripe in decision.fetch:
             self._check_fetch(node, stripe)
             plan.started(stripe, self.now)
@@ -406,8 +367,8 @@ class Site:
         if flow is not None and stripe not in node.plan.in_flight:
             # The plan gave the request up: the daemon cancels it.
             del node.flows[stripe]
-            self._drop_flows([flow])
-        self._give(node)
+            self._wan.drop([flow])
+        self._lan.give(node)
         self._report_soon(node)
         if node.have == self.all:
             self._done(node)
@@ -418,7 +379,7 @@ class Site:
         node.done_at = self.now
         node.leads = False
         self._undone -= 1
-        self._drop_flows(list(node.flows.values()))
+        self._wan.drop(list(node.flows.values()))
         node.flows.clear()
 
         def told() -> None:
@@ -486,148 +447,32 @@ class Site:
     def _fetch(self, node: Node, stripe: int) -> None:
         cut = self.layout.stripe(stripe)
         self.requests += 1
-        self.wan_bytes += self.bytes.range_headers
+        self._wan.bytes += self.bytes.range_headers
         flow = node.flows[stripe] = Flow(node, stripe, cut.stop - cut.start)
         self.fetched.setdefault(stripe, []).append(node.name)
 
         def begin() -> None:
             if node.flows.get(stripe) is flow:
-                self._flow()
-                self._flows.append(flow)
-                self._reflow()
+                self._wan.begin(flow)
 
         self.after(self.round_trip, begin)
 
-    def _flow(self) -> None:
-        """Account for the bytes that came since the last change of rates."""
-        seconds = self.now - self._flowed_at
-        self._flowed_at = self.now
-        for flow in self._flows:
-            came = min(flow.left, flow.rate * seconds)
-            flow.left -= came
-            self.wan_bytes += came
-
-    def _reflow(self) -> None:
-        left = self.wan
-        rates = sorted(self._flows, key=lambda flow: flow.node.cap)
-        for i, flow in enumerate(rates):
-            mine = sum(other.node is flow.node for other in rates) if flow.node.cap < left else 1
-            flow.rate = min(left / (len(rates) - i), flow.node.cap / mine)
-            left -= flow.rate
-        self._flow_turn += 1
-        turn = self._flow_turn
-        ends = min((flow.left / flow.rate for flow in rates if flow.rate > 0), default=None)
-        if ends is not None:
-            self.after(ends + 1e-9, lambda: self._flows_end(turn))
-
-    def _flows_end(self, turn: int) -> None:
-        if turn != self._flow_turn:
-            return
-        self._flow()
-        ended = [flow for flow in self._flows if flow.left < 1]
-        self._flows = [flow for flow in self._flows if flow.left >= 1]
-        self._reflow()
-        for flow in ended:
-            node = flow.node
-            del node.flows[flow.stripe]
-            node.plan.received(flow.stripe, self.now)
-            self._report_soon(node)
-            self.poke(node)
-            self.after(HASHING, partial(self._hashed, node, flow.stripe, node.life))
+    def _flow_ends(self, flow: Flow) -> None:
+        node = flow.node
+        del node.flows[flow.stripe]
+        node.plan.received(flow.stripe, self.now)
+        self._report_soon(node)
+        self.poke(node)
+        self.after(HASHING, partial(self._hashed, node, flow.stripe, node.life))
 
     def _hashed(self, node: Node, stripe: int, life: int) -> None:
         if node.life == life:
             taken = node.have >> stripe & 1 or node.receiving >> stripe & 1
             if not taken:
-                self._lacks_no_more(node, stripe)
+                self._lan.lacks_no_more(node, stripe)
             self._gain(node, stripe)
-
-    def _drop_flows(self, flows: list[Flow]) -> None:
-        if flows:
-            self._flow()
-            self._flows = [flow for flow in self._flows if flow not in flows]
-            self._reflow()
 
     # The LAN.
 
-    def _lacks(self, node: Node, stripe: int) -> None:
-        self._lacking[stripe].append(node)
-        self._open |= 1 << stripe
-
-    def _lacks_no_more(self, node: Node, stripe: int) -> None:
-        self._lacking[stripe].remove(node)
-        self._close(stripe)
-
-    def _close(self, stripe: int) -> None:
-        if not self._lacking[stripe]:
-            self._open &= ~(1 << stripe)
-
-    def _kick(self) -> None:
-        for node in self.nodes:
-            if node.alive and node.have:
-                self._give(node)
-
-    def _give(self, node: Node) -> None:
-        """Start what uploads the node has room for."""
-        if not node.on_lan or not node.alive:
-            return
-        if node.uploads >= node.slots:
-            return
-        wanted = node.have & self._open
-        if node.uplink < 1:
-            # Whoever has little to give gives what nobody got from it yet; takers pass that on.
-            wanted = wanted & ~node.given or wanted
-        for stripe in iter_bits(wanted):
-            lacking = self._lacking[stripe]
-            while lacking and node.uploads < node.slots:
-                at = self.random.randrange(len(lacking))
-                taker = lacking[at]
-                if not self._reaches(node, taker):
-                    if not any(self._reaches(node, other) for other in lacking):
-                        break
-                    continue
-                lacking[at] = lacking[-1]
-                lacking.pop()
-                self._close(stripe)
-                self._send(node, taker, stripe)
-            if node.uploads >= node.slots:
-                return
-
     def _reaches(self, giver: Node, taker: Node) -> bool:
         return giver.on_lan and taker.on_lan
-
-    def _send(self, giver: Node, taker: Node, stripe: int) -> None:
-        giver.uploads += 1
-        giver.given |= 1 << stripe
-        taker.receiving |= 1 << stripe
-        lives = giver.life, taker.life
-        seconds = self.piece_time
-        if giver.uplink < 1:
-            seconds *= 1 / UPLOADS / giver.uplink
-            self.after(SLOW_AFTER, partial(self._ask_others, taker, stripe, taker.life))
-        self.after(seconds + self.latency, partial(self._arrive, giver, taker, stripe, lives))
-
-    def _arrive(self, giver: Node, taker: Node, stripe: int, lives: tuple[int, int]) -> None:
-        if giver.life == lives[0]:
-            giver.uploads -= 1
-        if taker.life == lives[1]:
-            is_awaited = bool(taker.receiving >> stripe & 1)
-            taker.receiving &= ~(1 << stripe)
-            came = giver.life == lives[0] and self._reaches(giver, taker)
-            if taker.have >> stripe & 1:
-                pass
-            elif came:
-                if not is_awaited:
-                    self._lacks_no_more(taker, stripe)
-                self._gain(taker, stripe)
-            elif is_awaited:
-                self._lacks(taker, stripe)
-                self.after(TICK, self._kick)
-        self._give(giver)
-
-    def _ask_others(self, taker: Node, stripe: int, life: int) -> None:
-        """A piece that comes slowly is taken from whoever has it first."""
-        if taker.life == life and taker.receiving >> stripe & 1:
-            taker.receiving &= ~(1 << stripe)
-            self._lacks(taker, stripe)
-            self._kick()
