@@ -36,15 +36,21 @@ def start_bad_origin(stage: Stage, mode: str) -> tuple[Process, dict[str, dict[s
     return process, {f'upstreams."{ORIGIN}"': {"url": f"http://{ORIGIN_IP}:{_PORT}"}}
 
 
+def _begin_cold(stage: Stage, mode: str) -> Process:
+    """The bad origin, a seeder that holds nothing yet, and the nodes, all started."""
+    origin, changes = start_bad_origin(stage, mode)
+    stage.bed.reset_seeder()
+    stage.defer(stage.bed.reset_seeder)
+    stage.bed.start_seeder(changes)
+    stage.start(changes=changes)
+    return origin
+
+
 def _bad(mode: str, *, requests: int | None = None) -> Callable[[Stage], None]:
     """`requests`: most that the origin may see for one blob; None is not judged."""
 
     def play(stage: Stage) -> None:
-        origin, changes = start_bad_origin(stage, mode)
-        stage.bed.reset_seeder()
-        stage.defer(stage.bed.reset_seeder)
-        stage.bed.start_seeder(changes)
-        stage.start(changes=changes)
+        origin = _begin_cold(stage, mode)
         stage.update()
         if requests is not None:
             assert origin.log is not None
@@ -60,11 +66,7 @@ def _lies(mode: str) -> Callable[[Stage], None]:
     """No pull can end well before the origin is mended; then all do, so that nothing wrong was kept."""
 
     def play(stage: Stage) -> None:
-        origin, changes = start_bad_origin(stage, mode)
-        stage.bed.reset_seeder()
-        stage.defer(stage.bed.reset_seeder)
-        stage.bed.start_seeder(changes)
-        stage.start(changes=changes)
+        origin = _begin_cold(stage, mode)
         told = stage.update(judged=[]).outcomes
         for node, outcome in zip(stage.nodes, told, strict=True):
             ended_well = outcome.code == 0 and not node.wrong_content(stage.image)
