@@ -13,17 +13,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 import trio
 
-from p2pd.app.memory import tune_malloc
+from p2pd.app.memory import trim_malloc, tune_malloc
 from p2pd.app.settings import load
 from p2pd.model.errors import NotRunning, P2pdError, UserMistake
 
 __all__ = ["RunCall", "explain", "leave", "lean_imports", "load_config", "parse_run", "run_until_done"]
 
 _COMMAND_LINE_ONLY = ("click", "pygments", "rich")
+
+_HTTP_2 = {"h2": ("events",), "h2.events": (), "hypercorn.protocol.h2": ("H2Protocol",)}
+"""What Hypercorn imports for a protocol that `p2pd.io.serve` never speaks, and the names it wants of it: the
+tables of header compression alone are 2.4 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +52,18 @@ def parse_run(words: Sequence[str]) -> RunCall | None:
 
 @contextmanager
 def lean_imports() -> Iterator[None]:
-    """Hide what structlog and httpx import wherever it is installed, but only a command line needs."""
+    """Hide what structlog, httpx and Hypercorn import wherever it is installed, but no daemon of ours needs.
+
+    Only from what is imported inside: afterwards each can be imported as ever.
+    """
     hidden = [name for name in _COMMAND_LINE_ONLY if name not in sys.modules]
     for name in hidden:
         sys.modules[name] = None  # type: ignore[assignment]  # how Python marks what must not be imported
+    if not _HTTP_2.keys() & sys.modules.keys():
+        for name, wanted in _HTTP_2.items():
+            sys.modules[name] = empty = ModuleType(name)
+            vars(empty).update(dict.fromkeys(wanted))
+        hidden += _HTTP_2
     try:
         yield
     finally:
@@ -70,6 +83,7 @@ def run_until_done(daemon: Callable[..., Any], config: object) -> None:
     tune_malloc()
     gc.collect()
     gc.freeze()
+    trim_malloc()
     trio.run(daemon, config)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 
-__all__ = ["tune_malloc"]
+__all__ = ["trim_malloc", "tune_malloc"]
 
 _TRIM_THRESHOLD = (-1, 8 * 1024 * 1024)
 _MMAP_THRESHOLD = (-3, 4 * 1024 * 1024)
@@ -23,3 +23,11 @@ def tune_malloc() -> bool:
     except (OSError, AttributeError):
         return False
     return all(mallopt(*option) == 1 for option in (_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX))
+
+
+def trim_malloc() -> bool:
+    """Give back what reading the code of modules left behind (a MiB); false where there was nothing."""
+    try:
+        return bool(ctypes.CDLL(None).malloc_trim(0))
+    except (OSError, AttributeError):
+        return False
