@@ -66,7 +66,7 @@ class Assembly:
         appended_at = trio.current_time()
         try:
             while state.partial.frontier < state.layout.size:
-                changed = state.changed
+                grown = state.grown
                 async with self.writer:
                     appended = await self._append_next(appended_at)
                 if appended:
@@ -74,7 +74,7 @@ class Assembly:
                     state.poke()
                     continue
                 with trio.move_on_at(max(appended_at, trio.current_time()) + DRIP):
-                    await changed.wait()
+                    await grown.wait()
             await state.partial.commit()
         except P2pdError as error:
             state.fail(error)

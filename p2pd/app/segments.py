@@ -118,26 +118,31 @@ class Segments:
         segment.add_piece_nowait(self._state.layout.stripe(stripe).piece, data)
 
     async def _watch(self, index: int, segment: SwarmSegment) -> None:
-        """Tell the plan which pieces arrive, until the segment is complete."""
+        """Tell the plan which pieces arrive, and delivery what is on the disk, until all is."""
         state = self._state
         first = state.layout.stripes_of(index).start
         seen = set(segment.have)
         for piece in seen:
             state.plan.gained(first + piece, trio.current_time())
         self._unchecked.discard(index)
+        state.poke()
         while True:
             changed = segment.changed
             if segment.error is not None:
                 raise segment.error
             now = trio.current_time()
-            for piece in segment.have - seen:
+            gained, refused = segment.have - seen, segment.take_refused()
+            for piece in gained:
                 seen.add(piece)
                 self._gained(first + piece, segment.meta.segment.piece_size(piece), now)
-            for piece in segment.take_refused():
+            for piece in refused:
                 state.site.metrics.hash_failures.labels("piece").inc()
                 self._check_refused(segment, first + piece)
-            state.poke()
-            if segment.is_complete:
+            if gained or refused:
+                state.poke()
+            else:
+                state.grew()
+            if len(segment.readable) == segment.meta.segment.piece_count:
                 return
             await changed.wait()
 

@@ -43,7 +43,8 @@ STALL_WITHOUT_SOURCE = 8.0
 """The same where nobody is known who could bring one."""
 
 NEWS = 0.05
-"""Seconds for which news of other members is gathered before the next decision."""
+"""Seconds for which news is gathered before the next decision. Of other members always; else where one was
+just made: a stripe's end, its piece and that of a neighbour come in bursts."""
 
 HELD_UP = 2.0
 """Seconds that a decision may come late by before the clock counts as having jumped."""
@@ -229,6 +230,7 @@ class Transfer:
             wake_at = self._decide(now)
             with trio.move_on_at(min(wake_at or now + TICK, now + TICK)) as self._pause:
                 await changed.wait()
+                await trio.sleep_until(now + NEWS)
 
     def _decide(self, now: float) -> float | None:
         """Carry out one decision. When the next is due, if nothing changes before."""

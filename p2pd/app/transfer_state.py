@@ -56,6 +56,7 @@ class TransferState:
         """When the last byte came from anywhere."""
         self._told_fault = ""
         self._changed = trio.Event()
+        self._grown = trio.Event()
         self._nursery: trio.Nursery | None = None
 
     # News.
@@ -69,6 +70,17 @@ class TransferState:
         """Something changed: decide again."""
         self._changed.set()
         self._changed = trio.Event()
+        self.grew()
+
+    @property
+    def grown(self) -> trio.Event:
+        """Set and replaced when there may be more to deliver, and at every change."""
+        return self._grown
+
+    def grew(self) -> None:
+        """More can be read from the disk: only delivery depends on it."""
+        self._grown.set()
+        self._grown = trio.Event()
 
     def bytes_came(self, count: int) -> None:
         """Bytes (or at least headers) arrived over either plane."""
