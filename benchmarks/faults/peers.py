@@ -108,7 +108,7 @@ def _drip(stage: Stage) -> None:
     _beside("good", asked="asked Join")(stage)
 
 
-_SLOWED = Limits(1.5, 40.0)
+_SLOWED = Limits(1.10, 15.0)
 
 ROWS = [
     Row(

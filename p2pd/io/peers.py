@@ -22,7 +22,7 @@ from p2pd.model.messages import Hello, Notice, Reply, Request
 from p2pd.ports.peers import Peer, PeerHandler
 from p2pd.wire.codec import IncompatibleVersion, encode
 
-__all__ = ["Dial", "PeerNetwork", "dial_tcp"]
+__all__ = ["SHUN_S", "Dial", "PeerNetwork", "dial_tcp"]
 
 log = structlog.get_logger()
 
@@ -36,7 +36,7 @@ _CROWD = 64
 _FORGET_AFTER = 24 * 3600.0
 _BACKLOG = 512
 
-_SHUN_S = 600.0
+SHUN_S = 600.0
 """Seconds for which a host that gave wrong bytes is left out: long for an update, short for a mended disk."""
 
 
@@ -199,14 +199,14 @@ class PeerNetwork:
         if self._is_shunned(host):
             return
         self._shunned = {other: until for other, until in self._shunned.items() if until > now}
-        self._shunned[host] = now + _SHUN_S
+        self._shunned[host] = now + SHUN_S
         links = [link for link in self._links.values() if link.peer.host == host]
         log.warning(
             "peer shunned",
             host=host,
             peers=[link.peer.node_id for link in links],
             reason=why,
-            seconds=_SHUN_S,
+            seconds=SHUN_S,
         )
         for link in links:
             link.close(PeerProtocolError(why))

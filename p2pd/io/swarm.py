@@ -23,6 +23,7 @@ import libtorrent as lt
 import structlog
 import trio
 
+from p2pd.io.peers import SHUN_S
 from p2pd.io.swarm_settings import new_session, torrent_params
 from p2pd.model.errors import OurFault, P2pdError, StoreError, StoreFull
 from p2pd.model.layout import SegmentMeta
@@ -38,6 +39,9 @@ _FLUSH_EVERY = 0.25
 
 _ADD_TIMEOUT = 30.0
 _REMOVE_TIMEOUT = 5.0
+
+_BLOCKED = 1
+"""As libtorrent's ip_filter has it."""
 
 
 class LibtorrentSegment:
@@ -144,6 +148,7 @@ class LibtorrentSwarm:
         self._gifts: deque[tuple[lt.torrent_handle, int, bytes]] = deque()
         self._giving = False
         self._on_ban: list[Callable[[str], None]] = []
+        self._shut_out: set[str] = set()
         self.port = 0
 
     def close(self) -> None:
@@ -156,13 +161,29 @@ class LibtorrentSwarm:
         """Call with the IP address of each peer that libtorrent finds to have given wrong bytes.
 
         It finds the one to blame by giving a suspect whole pieces to itself, but keeps the ban to one
-        torrent, and lifts it when the peer is dialled again.
+        torrent, and lifts it when the peer is dialled again: here the host is shut out of all.
         """
         self._on_ban.append(callback)
 
     def banned(self, host: str) -> None:
+        if host not in self._shut_out:
+            self._shut_out.add(host)
+            self._filter_hosts()
+            self._nursery.start_soon(self._let_in_later, host)
         for callback in self._on_ban:
             callback(host)
+
+    async def _let_in_later(self, host: str) -> None:
+        await trio.sleep(SHUN_S)
+        self._shut_out.discard(host)
+        self._filter_hosts()
+
+    def _filter_hosts(self) -> None:
+        """Tell libtorrent whom to refuse; who is connected loses that, too."""
+        hosts = lt.ip_filter()
+        for host in self._shut_out:
+            hosts.add_rule(host, host, _BLOCKED)
+        self._session.set_ip_filter(hosts)
 
     async def add(self, meta: SegmentMeta, path: Path, *, complete: bool) -> LibtorrentSegment:
         name = segment_name(meta)

@@ -46,7 +46,8 @@ def torrent_params(meta: SegmentMeta, name: str, directory: Path, *, complete: b
     params = lt.add_torrent_params()
     params.ti = lt.torrent_info(lt.bencode(cast(Any, {b"info": info})))
     params.save_path = str(directory)
-    params.flags = lt.torrent_flags.disable_dht | lt.torrent_flags.disable_lsd | lt.torrent_flags.disable_pex
+    params.flags = lt.torrent_flags.apply_ip_filter
+    params.flags |= lt.torrent_flags.disable_dht | lt.torrent_flags.disable_lsd | lt.torrent_flags.disable_pex
     if complete:
         params.flags |= lt.torrent_flags.seed_mode
     return params

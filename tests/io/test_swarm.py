@@ -6,9 +6,12 @@ import hashlib
 import random
 from pathlib import Path
 
+import libtorrent as lt
 import pytest
 import trio
+from trio.testing import MockClock
 
+from p2pd.io.peers import SHUN_S
 from p2pd.io.swarm import LibtorrentSegment, open_swarm
 from p2pd.model.errors import StoreError
 from p2pd.model.layout import MIB, SegmentMeta
@@ -95,6 +98,30 @@ async def test_wrong_bytes_of_a_peer_never_count(tmp_path: Path) -> None:
             while len(leech.have) < META.segment.piece_count - 1:
                 await leech.changed.wait()
         assert 5 not in leech.have
+
+
+async def test_who_is_banned_is_shut_out_of_every_torrent_for_a_time(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_swarm("127.0.0.1", 0) as swarm:
+
+        def is_blocked(host: str) -> bool:
+            return bool(swarm._session.get_ip_filter().access(host))
+
+        told: list[str] = []
+        swarm.on_ban(told.append)
+        swarm.banned("10.20.1.4")
+        swarm.banned("10.20.1.4")
+        swarm.banned("fd00::4")
+        assert told == ["10.20.1.4", "10.20.1.4", "fd00::4"]
+        assert is_blocked("10.20.1.4")
+        assert is_blocked("fd00::4")
+        assert not is_blocked("10.20.1.5")
+        segment = await swarm.add(META, path_of(tmp_path, META), complete=False)
+        assert segment._handle is not None
+        assert segment._handle.flags() & lt.torrent_flags.apply_ip_filter, "or nothing comes of it"
+        await trio.sleep(SHUN_S + 1)
+        assert not is_blocked("10.20.1.4")
 
 
 async def test_a_disk_error_is_reported(tmp_path: Path) -> None:
