@@ -65,6 +65,7 @@ class Player:
             try:
                 self.watch.start()
                 self._follow(plan, pool)
+                self.watch.calm = True
                 self._close(pool)
                 self._settle()
             except BaseException:

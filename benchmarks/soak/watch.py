@@ -31,6 +31,8 @@ class Watch:
         self._outages: list[Outage] = []
         self._machine = LoadWatch(0.0)
         self.broken: list[str] = []
+        self.calm = False
+        """At the end every node pulls every image, and more is open than ever: growth shows before."""
 
     def start(self) -> None:
         self._begun = time.monotonic()
@@ -93,7 +95,8 @@ class Watch:
         except ProcessLookupError:
             self._look_at_end(name, process)
             return
-        self._lives[id(process)].samples.append(sample)
+        if not self.calm:
+            self._lives[id(process)].samples.append(sample)
 
     def _look_at_end(self, name: str, process: Process) -> None:
         place = name if name == "seeder" else f"{name} daemon"
@@ -112,7 +115,9 @@ def tracebacks(bed: Testbed) -> list[str]:
         if "-p2pd" in name:
             lines = log.read_text(errors="replace").splitlines()
             if hits := [line for line in lines if "Traceback" in line]:
-                found.append(f"{len(hits)} tracebacks in the log of {name}: {hits[0][:300]}")
+                rest = lines[lines.index(hits[0]) + 1 :]
+                said = next((line for line in rest if not line.startswith((" ", "|", "+"))), "")
+                found.append(f"{len(hits)} tracebacks in the log of {name}: {hits[0][:200]} … {said[:300]}")
     return found
 
 
