@@ -13,6 +13,7 @@ from trio.testing import MockClock
 
 from p2pd.io.peers import SHUN_S
 from p2pd.io.swarm import LibtorrentSegment, open_swarm
+from p2pd.io.swarm_settings import torrent_params
 from p2pd.model.errors import StoreError
 from p2pd.model.layout import MIB, SegmentMeta
 from p2pd.model.reference import Digest
@@ -100,9 +101,7 @@ async def test_wrong_bytes_of_a_peer_never_count(tmp_path: Path) -> None:
         assert 5 not in leech.have
 
 
-async def test_who_is_banned_is_shut_out_of_every_torrent_for_a_time(
-    tmp_path: Path, autojump_clock: MockClock
-) -> None:
+async def test_who_is_banned_is_shut_out_of_every_torrent_for_a_time(autojump_clock: MockClock) -> None:
     async with open_swarm("127.0.0.1", 0) as swarm:
 
         def is_blocked(host: str) -> bool:
@@ -117,11 +116,13 @@ async def test_who_is_banned_is_shut_out_of_every_torrent_for_a_time(
         assert is_blocked("10.20.1.4")
         assert is_blocked("fd00::4")
         assert not is_blocked("10.20.1.5")
-        segment = await swarm.add(META, path_of(tmp_path, META), complete=False)
-        assert segment._handle is not None
-        assert segment._handle.flags() & lt.torrent_flags.apply_ip_filter, "or nothing comes of it"
         await trio.sleep(SHUN_S + 1)
         assert not is_blocked("10.20.1.4")
+
+
+def test_a_torrent_heeds_who_is_shut_out(tmp_path: Path) -> None:
+    params = torrent_params(META, "name", tmp_path, complete=False)
+    assert params.flags & lt.torrent_flags.apply_ip_filter
 
 
 async def test_a_disk_error_is_reported(tmp_path: Path) -> None:
