@@ -96,7 +96,7 @@ def _status(as_json: Json = False, socket: Socket = None) -> None:
     lines = [
         f"p2pd-seeder {status['version']}  listen {status['listen']}  up {age(now - status['started_at'])}",
         f"held {status['blobs']} blobs, {size(status['blob_bytes'])}  on their way {status['transfers']}",
-        f"served {size(status['served'])} to {status['sites']} sites",
+        f"served {size(status['served'])} to {status['sites']} site{'' if status['sites'] == 1 else 's'}",
         f"pulls from {', '.join(status['upstreams']) or 'nowhere: no upstream is configured'}",
     ]
     show(Group(*(Text(plain(line)) for line in lines), *warnings(status, now)))

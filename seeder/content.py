@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 
 import structlog
+import trio
 
 from p2pd.app.flights import Flights
 from p2pd.model.content import Descriptor, Manifest, filter_referrers
@@ -25,6 +27,10 @@ from seeder.transfers import Transfers
 __all__ = ["SeederContent", "UsageSink"]
 
 log = structlog.get_logger()
+
+MEMORY_AFTER = 3.0
+"""Seconds in which an origin may confirm what is remembered; then memory answers, before the front end gives
+up. An origin that nothing is remembered of has all the time that the front end gives."""
 
 UsageSink = Callable[[Digest, Repository, int, int], None]
 """Called when a blob's reading ends: digest, repository, blob size, bytes served."""
@@ -145,7 +151,8 @@ class SeederContent:
         if record is not None and 0 <= self._clock() - record.confirmed_at < self._tag_ttl:
             return record.descriptor, False
         try:
-            descriptor = await self._origin.resolve(repository, tag)
+            with _patience(repository, has_memory=record is not None):
+                descriptor = await self._origin.resolve(repository, tag)
         except (Unavailable, RateLimited) as error:
             self._metrics.origin_failures.labels(repository.registry).inc()
             if record is None:
@@ -166,11 +173,12 @@ class SeederContent:
 
     async def _list(self, key: ListingKey, ask: Callable[[], Awaitable[bytes]]) -> Listing:
         async def confirm() -> Listing:
+            record = await self._remembered(key)
             try:
-                body = await ask()
+                with _patience(key.repository, has_memory=record is not None):
+                    body = await ask()
             except (Unavailable, RateLimited) as error:
                 self._metrics.origin_failures.labels(key.repository.registry).inc()
-                record = await self._store.listing(key)
                 if record is None:
                     raise
                 self._metrics.stale_listings.inc()
@@ -185,6 +193,14 @@ class SeederContent:
             return Listing(body)
 
         return await self._listings.join(key, confirm)
+
+    async def _remembered(self, key: ListingKey) -> ListingRecord | None:
+        try:
+            return await self._store.listing(key)
+        except StoreError as error:
+            # The origin may answer all the same.
+            log.warning("listing.not_read", listing=str(key), reason=str(error))
+            return None
 
     async def _manifest(self, repository: Repository, digest: Digest, told: str | None) -> Manifest:
         body = await self._store.read(digest)
@@ -205,6 +221,15 @@ class SeederContent:
         except StoreError as error:
             log.warning("manifest.not_kept", digest=str(digest), reason=str(error))
         return manifest
+
+
+@contextmanager
+def _patience(repository: Repository, *, has_memory: bool) -> Iterator[None]:
+    """Raises Unavailable where the origin is silent for too long and memory can answer instead."""
+    with trio.move_on_after(MEMORY_AFTER if has_memory else math.inf) as patience:
+        yield
+    if patience.cancelled_caught:
+        raise Unavailable(f"{repository.registry} gave no answer within {MEMORY_AFTER:g} s")
 
 
 def _check_size(digest: Digest, size: int, asked: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -16,6 +17,11 @@ settings.register_profile(
 # In CI a red run must be the change's fault: the same examples every time.
 settings.register_profile("ci", settings.get_profile("p2pd"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "p2pd")
+
+
+def pytest_configure() -> None:
+    # A shell has its background jobs ignore interrupts, and so would the programs that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(trylast=True)  # after pytest-trio has marked its tests

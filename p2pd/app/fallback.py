@@ -26,7 +26,7 @@ manifest has to be found in them too."""
 
 HURRIED_FOR = 5.0
 CONFIRM_HURRIED = 1.0
-"""After an answer from memory the next ones wait no longer than this, for `HURRIED_FOR` seconds."""
+"""An answer from memory leaves its registry no longer than this for the next ones, for `HURRIED_FOR` s."""
 
 TOLD_FOR = 60.0
 """Seconds in which the staleness of one answer is logged once."""
@@ -45,11 +45,12 @@ class Fallback(Generic[K, T]):
 
     def __init__(self, event: str, field: str, stale: Counter) -> None:
         self._event, self._field, self._stale = event, field, stale
-        self._hurried_until = float("-inf")
+        self._hurried_until: dict[str, float] = {}
         self._told: dict[K, float] = {}
 
     async def ask(
         self,
+        registry: str,
         key: K,
         name: str,
         confirm: Callable[[], Awaitable[T]],
@@ -74,7 +75,7 @@ class Fallback(Generic[K, T]):
         record = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run)
-            hurried = trio.current_time() < self._hurried_until
+            hurried = trio.current_time() < self._hurried_until.get(registry, 0.0)
             with trio.move_on_after(CONFIRM_HURRIED if hurried else CONFIRM_WITHIN):
                 await done.wait()
             if not confirmed and not any(isinstance(fault, NotFound | Denied) for fault in faults):
@@ -86,7 +87,7 @@ class Fallback(Generic[K, T]):
             return confirmed[0], False
         if record is None or (faults and isinstance(faults[0], NotFound | Denied)):
             raise faults[0]
-        self._hurried_until = trio.current_time() + HURRIED_FOR
+        self._hurried_until[registry] = trio.current_time() + HURRIED_FOR
         self._tell(key, name, record, faults)
         return record.value, True
 

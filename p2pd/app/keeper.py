@@ -95,7 +95,8 @@ class Keeper:
         self._parts: dict[Digest, frozenset[Digest]] = {}
         self._leftover_bytes = 0
         self._freed_at = self._hopeless_at = float("-inf")
-        self._lacked = False
+        self._lacked: int | None = None
+        """Bytes to come when room was missing last. A collection for fewer does not show that it is there."""
         self._overdue = trio.Event()
         store.on_full(self._relieve)
 
@@ -180,7 +181,7 @@ class Keeper:
             if this.need > 0:
                 await self._free(this, in_order([b for b in held if b.digest not in went], this.idle))
             tags = 0 if dry_run else await store.trim_tags(TAGS_KEPT, limits.max_age)
-            return self._told(this, tags, await store.space())
+            return self._told(this, tags, await store.space(), max(incoming, at_least))
 
     async def _relieve(self) -> bool:
         """A write found the disk full: `p2pd.ports.store.MakeRoom`."""
@@ -326,13 +327,13 @@ class Keeper:
             self._on_gone(gone.reason, gone.size)
             log.debug("store.lets_go", name=gone.name, bytes=gone.size, reason=gone.reason)
 
-    def _told(self, this: _Round, tags: int, space: DiskSpace) -> Collected:
+    def _told(self, this: _Round, tags: int, space: DiskSpace, wanted: int) -> Collected:
         held_bytes = sum(blob.size for blob in self._store.stock().held)
         missing = max(0, this.need)
         if not this.dry_run:
             if this.gone:
                 log.info("store.collected", gone=len(this.gone), bytes=this.freed, held=held_bytes)
-            if missing and not self._lacked:
+            if missing and self._lacked is None:
                 log.warning(
                     "store.no_room",
                     missing=missing,
@@ -340,7 +341,10 @@ class Keeper:
                     held=held_bytes,
                     reason="all that may go is gone; free space on that disk, or change [store]",
                 )
-            self._lacked = missing > 0
+            if missing and (self._lacked is None or wanted < self._lacked):
+                self._lacked = wanted
+            elif not missing and self._lacked is not None and wanted >= self._lacked:
+                self._lacked = None
         return Collected(
             this.gone, this.freed, missing, tags, held_bytes, space.free, space.total, this.dry_run
         )

@@ -59,7 +59,7 @@ class Listings:
             return _told(faults) or await self._remembered(key)
 
         body, stale = await self._fallback.ask(
-            key, str(key), lambda: self._flights.join(key, confirm), recall
+            key.repository.registry, key, str(key), lambda: self._flights.join(key, confirm), recall
         )
         return Listing(body, stale)
 

@@ -50,7 +50,11 @@ class Tags:
             return _told(faults) or await self._remembered(repository, tag)
 
         return await self._fallback.ask(
-            (repository, tag), f"{repository}:{tag}", lambda: self._confirm(repository, tag), recall
+            repository.registry,
+            (repository, tag),
+            f"{repository}:{tag}",
+            lambda: self._confirm(repository, tag),
+            recall,
         )
 
     async def answer_peer(self, message: Resolve) -> Resolved:

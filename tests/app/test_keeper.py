@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 from p2pd.app.copies import HAND_OVER, Copies
@@ -86,6 +87,26 @@ async def test_nothing_goes_for_what_fits_no_empty_disk_either(
     assert held(store) == {0, 1, 2}
     await keeper.make_room(DIGESTS[5], 3 * SIZE)
     assert len(held(store)) < 2
+
+
+async def test_want_of_room_is_told_once_until_there_is_as_much(
+    autojump_clock: MockClock, store: MemoryStore
+) -> None:
+    await fill(store, 0)
+    reader = await store.open(DIGESTS[0])
+    keeper = Keeper(store, Limits(max_bytes=2 * SIZE))
+    with capture_logs() as logs:
+        for _ in range(3):
+            await keeper.collect(incoming=2 * SIZE)
+            await keeper.collect()  # by the clock: nothing is to come, so nothing is missing
+        assert [each["event"] for each in logs].count("store.no_room") == 1
+        del reader
+        assert (await keeper.collect(incoming=2 * SIZE)).missing == 0
+        await fill(store, 1)
+        reader = await store.open(DIGESTS[1])
+        await keeper.collect(incoming=2 * SIZE)
+        del reader
+        assert [each["event"] for each in logs].count("store.no_room") == 2
 
 
 async def test_the_longest_unused_goes_until_the_budget_holds(

@@ -27,6 +27,7 @@ from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.ports.content import Blob
 from p2pd.ports.store import TagRecord
 from seeder.content import SeederContent
+from seeder.service import ANSWER_WITHIN
 from seeder.transfers import Transfers
 from tests.support.memory_store import MemoryStore, meta_of
 from tests.support.scripted_origin import ScriptedOrigin, Step
@@ -277,6 +278,22 @@ async def test_a_tag_is_served_stale_while_nobody_can_be_asked(
     assert (manifest.body, manifest.stale) == (MANIFEST.body, True)
     bench.origin.error = None
     assert not (await bench.content.manifest(APP, TAG)).stale
+
+
+async def test_an_origin_that_hangs_is_answered_for_from_memory_in_time(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    await bench.content.manifest(APP, TAG)
+    await bench.content.tags(APP, "")
+    await trio.sleep(1000)
+    bench.origin.gate = trio.sleep_forever
+    with trio.fail_after(ANSWER_WITHIN):
+        assert (await bench.content.manifest(APP, TAG)).stale
+    with trio.fail_after(ANSWER_WITHIN):
+        assert (await bench.content.tags(APP, "")).stale
+    with trio.move_on_after(100) as waits:  # nothing to fall back on: the front end decides how long
+        await bench.content.tags(OTHER, "")
+    assert waits.cancelled_caught
 
 
 async def test_a_tag_that_is_gone_is_not_served_stale(bench: Bench, autojump_clock: MockClock) -> None:
