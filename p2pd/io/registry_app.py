@@ -18,6 +18,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from pathlib import PurePath
 from typing import TypeVar
+from urllib.parse import parse_qs
 
 import structlog
 import trio
@@ -28,10 +29,11 @@ from starlette.types import Message, Receive, Scope, Send
 
 from p2pd.model.content import OCI_INDEX, Manifest
 from p2pd.model.errors import OurFault, P2pdError, Unavailable, WrongContent, fresh
-from p2pd.model.listing import Listing
+from p2pd.model.listing import Listing, tags_of
 from p2pd.model.reference import Digest
 from p2pd.ports.content import Blob, Content
 from p2pd.ports.observer import RequestObserver
+from p2pd.wire.paging import link_to_next
 from p2pd.wire.ranges import ByteRange, RangeNotSatisfiable, parse_range, unsatisfied_range
 from p2pd.wire.registry_api import (
     ApiRequest,
@@ -226,7 +228,8 @@ class _Registry:
                 await _send_manifest(manifest, headers, scope["method"], response)
             case TagsRequest(repository):
                 tags = await self._within(self._content.tags, repository, request.query)
-                await response.whole(200, {"Content-Type": _JSON, **_staleness(tags)}, tags.body)
+                answer = {"Content-Type": _JSON, **_staleness(tags), **_next_page(request, tags.body, scope)}
+                await response.whole(200, answer, tags.body)
             case ReferrersRequest(repository, digest, artifact_type):
                 index = await self._within(self._content.referrers, repository, digest, artifact_type)
                 filtered = {"OCI-Filters-Applied": "artifactType"} if artifact_type else {}
@@ -360,6 +363,16 @@ async def _send_manifest(manifest: Manifest, headers: Headers, method: str, resp
 
 def _staleness(answer: Manifest | Listing) -> dict[str, str]:
     return {"Warning": '110 - "Response is Stale"', "P2pd-Stale": "true"} if answer.stale else {}
+
+
+def _next_page(request: TagsRequest, body: bytes, scope: Scope) -> dict[str, str]:
+    """Where the rest is asked for. A full page may be the last one; then the next is empty."""
+    if not request.limit:
+        return {}
+    path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
+    ns = parse_qs(scope["query_string"].decode("latin-1")).get("ns", [None])[0]
+    link = link_to_next(path, request.limit, tags_of(body), ns)
+    return {} if link is None else {"Link": link}
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

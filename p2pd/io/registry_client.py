@@ -27,9 +27,10 @@ from p2pd.model.errors import (
     whose,
 )
 from p2pd.model.layout import MANIFEST_LIMIT
-from p2pd.model.listing import ListingKind, StaleListing, is_listing
+from p2pd.model.listing import ListingKind, StaleListing, is_listing, tags_of
 from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.ports.origin import BlobStream
+from p2pd.wire.paging import is_by_name, next_query, paging_of
 from p2pd.wire.registry_errors import FAULT_HEADER, WRONG_CONTENT_CODES
 from p2pd.wire.response import content_length, content_range, retry_after
 
@@ -38,6 +39,7 @@ __all__ = ["RegistryClient", "check", "fault_of"]
 _ACCEPT_MANIFESTS = {"Accept": ", ".join((*MANIFEST_TYPES, "*/*"))}
 _NO_REFERRERS = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}).encode()
 _SHOWN = 200
+_MOST_PAGES = 100
 
 
 class RegistryClient(ABC):
@@ -123,9 +125,31 @@ class RegistryClient(ABC):
 
     async def tags(self, repository: Repository, query: str) -> bytes:
         """See `Origin.tags`."""
-        response = await self._send("GET", repository, "/tags/list", query=query)
-        await check(response, {200}, f"tags of {repository}")
-        return await _listing(response, ListingKind.TAGS, f"tags of {repository}")
+        limit, last = paging_of(query)
+        pages_by_name = False
+        what, found, asked, size = f"tags of {repository}", list[str](), set[str](), 0
+        while len(asked) < _MOST_PAGES and size <= MANIFEST_LIMIT:
+            asked.add(query)
+            response = await self._send("GET", repository, "/tags/list", query=query)
+            await check(response, {200}, what)
+            following = next_query(response.links.get("next", {}).get("url"))
+            body = await _listing(response, ListingKind.TAGS, what)
+            found += tags_of(body)
+            size += len(body)
+            pages_by_name |= following is not None and is_by_name(following)
+            is_full = pages_by_name and limit is not None and len(found) >= limit
+            if following is None or is_full or following in asked:
+                break
+            query = following
+        else:
+            raise WrongContent(f"{repository} has too many tags: more than {len(asked)} pages, {size} bytes")
+        if len(asked) == 1 and last not in found:
+            return body
+        if last in found:  # a registry that does not know it begins anew
+            found = found[found.index(last) + 1 :]
+        return json.dumps(
+            {"name": repository.name, "tags": found[:limit] if pages_by_name else found}
+        ).encode()
 
     async def referrers(self, repository: Repository, digest: Digest) -> bytes:
         """See `Origin.referrers`."""

@@ -12,7 +12,7 @@ from enum import Enum
 from p2pd.model.errors import Stale
 from p2pd.model.reference import Digest, Repository
 
-__all__ = ["LISTING_LIMIT", "Listing", "ListingKey", "ListingKind", "StaleListing", "is_listing"]
+__all__ = ["LISTING_LIMIT", "Listing", "ListingKey", "ListingKind", "StaleListing", "is_listing", "tags_of"]
 
 LISTING_LIMIT = 256 * 1024
 """Largest list that is remembered, bytes: it fits one message to a peer."""
@@ -65,6 +65,11 @@ class StaleListing(Stale):
     def __init__(self, message: str, body: bytes = b"") -> None:
         super().__init__(message)
         self.body = body
+
+
+def tags_of(body: bytes) -> list[str]:
+    """The tags of a list that `is_listing`."""
+    return json.loads(body).get("tags") or []
 
 
 def is_listing(kind: ListingKind, body: bytes) -> bool:

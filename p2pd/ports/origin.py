@@ -60,6 +60,8 @@ class Origin(Protocol):
     async def tags(self, repository: Repository, query: str) -> bytes:
         """The JSON body of tags/list, at most MANIFEST_LIMIT bytes, checked to be an object with `tags`.
 
+        All of them, however the server pages; or the `n` asked for, where it pages by the last name.
+
         A seeder that cannot ask the origin answers this and `referrers` by raising StaleListing.
         """
         ...

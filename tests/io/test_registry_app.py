@@ -174,6 +174,7 @@ async def test_tags_and_referrers() -> None:
     async with mirror(content) as client:
         answer = await client.get("/v2/a/tags/list", params={"n": "2", "ns": "docker.io"})
         assert answer.json()["tags"] == ["1", "2"]
+        assert answer.links["next"]["url"] == "/v2/a/tags/list?n=2&last=2&ns=docker.io"
         answer = await client.get(f"/v2/a/referrers/{digest}", params={"artifactType": "x/y"})
         assert answer.headers["content-type"] == "application/vnd.oci.image.index.v1+json"
         assert answer.headers["oci-filters-applied"] == "artifactType"

@@ -368,8 +368,68 @@ async def test_resolve_of_what_is_not_there(registry: FaultRegistry, client: Ori
 
 async def test_tags_are_passed_on_as_they_are(registry: FaultRegistry, client: OriginClient) -> None:
     registry.documents["/v2/app/tags/list"] = b'{"name": "app",  "tags": ["a", "b"]}'
-    assert await client.tags(APP, "n=2&last=a") == b'{"name": "app",  "tags": ["a", "b"]}'
-    assert registry.requests[0].query == {"n": "2", "last": "a"}
+    assert await client.tags(APP, "n=2&last=0") == b'{"name": "app",  "tags": ["a", "b"]}'
+    assert registry.requests[0].query == {"n": "2", "last": "0"}
+
+
+TAGS = [f"v{number:02}" for number in range(25)]
+PAGE = 10
+
+
+async def answer_page(exchange: Exchange, tags: list[str], following: str | None) -> None:
+    headers = {"Content-Type": "application/json"}
+    if following is not None:
+        headers["Link"] = f'</v2/app/tags/list?{following}>; rel="next"'
+    await exchange.answer(200, headers, json.dumps({"name": "app", "tags": tags}).encode())
+
+
+async def by_name(exchange: Exchange) -> None:
+    query = exchange.seen.query
+    limit = min(int(query.get("n", PAGE)), PAGE)
+    rest = [tag for tag in TAGS if tag > query.get("last", "")]
+    following = f"n={limit}&last={rest[limit - 1]}" if len(rest) > limit else None
+    await answer_page(exchange, rest[:limit], following)
+
+
+async def by_token(exchange: Exchange) -> None:
+    begin = int(exchange.seen.query.get("token", 0))
+    following = f"token={begin + PAGE}" if begin + PAGE < len(TAGS) else None
+    await answer_page(exchange, TAGS[begin : begin + PAGE], following)
+
+
+@pytest.mark.parametrize(
+    ("pages", "query", "expected"),
+    [
+        (by_name, "", TAGS),
+        (by_name, "n=7", TAGS[:7]),
+        (by_name, "n=15", TAGS[:15]),
+        (by_name, "n=15&last=v04", TAGS[5:20]),
+        (by_name, "n=15&last=v20", TAGS[21:]),
+        (by_token, "", TAGS),
+        (by_token, "n=5", TAGS),  # nobody could ask for the rest
+        (by_token, "n=10&last=v23", TAGS[24:]),
+        (by_token, "n=10&last=v24", []),
+    ],
+)
+async def test_pages_of_tags_are_put_together(
+    pages: Behaviour, query: str, expected: list[str], registry: FaultRegistry, client: OriginClient
+) -> None:
+    registry.fault("GET /v2/app/tags/list", pages)
+    assert json.loads(await client.tags(APP, query)) == {"name": "app", "tags": expected}
+
+
+async def test_pages_that_lead_to_themselves(registry: FaultRegistry, client: OriginClient) -> None:
+    registry.fault("GET /v2/app/tags/list", lambda exchange: answer_page(exchange, ["a"], "token=1"))
+    assert json.loads(await client.tags(APP, ""))["tags"] == ["a", "a"]
+
+
+async def test_pages_without_end(registry: FaultRegistry, client: OriginClient) -> None:
+    async def on_and_on(exchange: Exchange) -> None:
+        await answer_page(exchange, ["a"], f"token={int(exchange.seen.query.get('token', 0)) + 1}")
+
+    registry.fault("GET /v2/app/tags/list", on_and_on)
+    with pytest.raises(WrongContent, match="too many tags"):
+        await client.tags(APP, "")
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"tags": "a"}', b'{"tags": [1]}', b"[" * 100_000])
