@@ -119,7 +119,7 @@ def _started(node: Node) -> tuple[float, float]:
 
 def _check(node: Node, digest: Digest, count: int) -> None:
     """What was measured must have been a node that holds and serves all of it."""
-    if (held := metric(node, "p2pd_blobs_held")) != count:
+    if (held := metric(node, "p2pd_store_blobs")) != count:
         raise TestbedError(f"the node says that it holds {held:.0f} of {count} blobs")
     body = node.http("GET", f"/v2/app/blobs/{digest}?ns={ORIGIN}").content
     if hashlib.sha256(body).hexdigest() != digest.hex:

@@ -90,7 +90,7 @@ def _fetch(bed: Testbed, image: Image) -> float:
         "%{time_total} %{size_download}",
         url,
     ]
-    seconds, size = bed.outer.run([*command, url], "n0", timeout=600).stdout.split()
+    seconds, size = bed.outer.run(command, "n0", timeout=600).stdout.split()
     if int(size) != _layer(image).size:
         raise TestbedError(f"the mirror gave {size} bytes of {_layer(image).size}")
     return float(seconds)

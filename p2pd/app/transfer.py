@@ -49,6 +49,9 @@ just made: a stripe's end, its piece and that of a neighbour come in bursts."""
 HELD_UP = 2.0
 """Seconds that a decision may come late by before the clock counts as having jumped."""
 
+WARM_WITHIN = 1.0
+"""Seconds in which a seeder that has a blob tells the hashes of its first segment."""
+
 TICK = 1.0
 """Longest time between two decisions: how late a change of the WAN's health is noticed."""
 
@@ -239,7 +242,9 @@ class Transfer:
         self._metadata.believe()
         for index in plan.window():
             self._segments.work_on(index)
-        plan.is_behind = self.is_behind()
+        plan.is_cold = self._is_cold(now)
+        # A cold seeder pulls all layers of an image at once: to leave one behind would leave the WAN idle.
+        plan.is_behind = self.is_behind() and not plan.is_cold
         decision = plan.decide(now)
         for stripe in decision.fetch:
             self._stripes.start(stripe, now)
@@ -249,6 +254,11 @@ class Transfer:
         self._metadata.doubt_no_longer(now)
         self._check_stall(now)
         return decision.wake_at
+
+    def _is_cold(self, now: float) -> bool:
+        """Whether the seeder lacks bytes of the segment wanted next: hashes come with the last of them."""
+        window = self.plan.window()
+        return bool(window) and window[0] not in self.metas and now - self.started_at > WARM_WITHIN
 
     def _check_stall(self, now: float) -> None:
         state, plan = self._state, self.plan

@@ -7,7 +7,8 @@ every node applies to its own view of the swarm:
    that owes something while the LAN brings nothing is muted, as if it had left (p2pd.decide.lan).
 2. A stripe is fetched by its owner: the first in rendezvous rank among the fetchers, which are at
    most `FETCHERS` of the members that can reach a seeder. Lowest first, within `LOOKAHEAD` segments
-   of the first incomplete one, and among the next few that the site lacks (`Pace.ahead`).
+   of the first incomplete one, and among the next few that the site lacks (`Pace.ahead`). While the blob
+   `is_cold`, what came cannot be told from what is in flight, and each fetches what it owns.
 3. Nobody takes over early: a second download of the same bytes costs everyone. The next in rank may
    take over a stripe that was due or claimed, and passed by a higher one, for `patience` while the
    site was getting on; the lowest missing one also when nothing came to the site for that long (so
@@ -25,6 +26,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 
 from p2pd.decide.bits import iter_bits, mask_of
 from p2pd.decide.claims import Claims
@@ -109,6 +111,7 @@ class FetchPlan:
         self._owed: dict[int, tuple[str, Since]] = {}
         self._hold_until = now
         self.is_behind = False
+        self.is_cold = False
         self._pace = Pace(now)
         self._lan = LanTrust(now)
         self._window_of = (-1, 0)
@@ -405,7 +408,9 @@ class FetchPlan:
         owed: dict[int, tuple[str, Since]] = {}
         next_up: Counter[str] = Counter()
         pending = self.claimed & ~self.have & ~self._offer()
-        due = self._ahead - pending.bit_count()
+        due: float = self._ahead - pending.bit_count()
+        if self.is_cold:
+            due = inf
         lowest = (missing & -missing) < (pending & -pending) or not pending
         for stripe in iter_bits(missing):
             claimants = self._claims.on(stripe, self._lan.muted)

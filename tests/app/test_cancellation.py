@@ -163,6 +163,6 @@ async def test_a_server_that_stops_anywhere_in_its_answers() -> None:
         with trio.fail_after(10):
             await cut.run(daemon)
         assert blob.open_streams == 0
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(os.listdir("/proc/self/fd")) <= before  # an earlier test's may be closed meanwhile
 
     await at_every_step(attempt, least=50)

@@ -329,6 +329,18 @@ def test_a_decision_never_asks_to_be_made_again_at_once() -> None:
         now = decision.wake_at
 
 
+def test_of_a_cold_blob_each_fetches_what_it_owns() -> None:
+    """What came to others cannot be verified there, and looks as if it were still in flight."""
+    plan = plan_of("a", layout=LONG)
+    theirs = owned_by("a", "me", stripes=range(LONG.stripe_count))
+    waiting = mask_of(range(theirs[12]))
+    plan.member_progress("a", 0, waiting, Way.SEEDER, 0.0)
+    mine = [s for s in owned_by("me", "a", stripes=range(LONG.stripe_count)) if not waiting >> s & 1]
+    assert fetch(plan, 1.0) == ()
+    plan.is_cold = True
+    assert fetch(plan, 1.0) == tuple(mine[:2])
+
+
 # Rule 4: who is a burden leaves the WAN to others.
 
 
