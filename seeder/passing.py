@@ -17,6 +17,7 @@ import structlog
 import trio
 
 from p2pd.app.flights import Flights
+from p2pd.app.passing import checked
 from p2pd.model.errors import NotFound, RateLimited, StoreError, Unavailable, WrongContent
 from p2pd.model.layout import SHA1_BYTES, Layout, SegmentMeta
 from p2pd.model.reference import Digest, Repository
@@ -108,16 +109,14 @@ class Passing:
         self, repository: Repository, digest: Digest, size: int, position: int, hasher: Hasher
     ) -> AsyncGenerator[bytes, None]:
         """Bytes [position, size), the last ones only if all are right; `hasher` has hashed [0, position)."""
-        kept = b""
-        async with aclosing(self.bytes_of(repository, digest, size, (position, size))) as chunks:
+        source = self.bytes_of(repository, digest, size, (position, size))
+
+        def wrong() -> WrongContent:
+            return WrongContent(f"{repository} gives other bytes than {digest}")
+
+        async with aclosing(checked(source, digest, hasher, wrong)) as chunks:
             async for chunk in chunks:
-                await trio.to_thread.run_sync(hasher.update, chunk)
-                if kept:
-                    yield kept
-                kept = chunk
-        if hasher.hexdigest() != digest.hex:
-            raise WrongContent(f"{repository} gives other bytes than {digest}")
-        yield kept
+                yield chunk
 
     def tell(self, digest: Digest, size: int, reason: StoreError) -> None:
         """Log that a blob is passed through: once, not for each of its parts."""

@@ -7,7 +7,7 @@ bytes leave only when the whole sha256 is right.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 import structlog
@@ -31,7 +31,7 @@ from p2pd.model.reference import Digest, Repository
 from p2pd.ports.content import Blob
 from p2pd.ports.store import Hasher, Partial
 
-__all__ = ["Passing"]
+__all__ = ["Passing", "checked"]
 
 log = structlog.get_logger()
 
@@ -48,6 +48,25 @@ PATIENCE = 6.0
 
 _TRIES = 3
 _PAUSE = 0.5
+
+
+async def checked(
+    source: AsyncGenerator[bytes, None], digest: Digest, hasher: Hasher, wrong: Callable[[], WrongContent]
+) -> AsyncGenerator[bytes, None]:
+    """A blob's bytes to its end, the last ones only if all are right; `hasher` has hashed what went before.
+
+    Raises what `wrong` makes where the blob is not `digest`.
+    """
+    kept = b""
+    async with aclosing(source) as chunks:
+        async for chunk in chunks:
+            await trio.to_thread.run_sync(hasher.update, chunk)
+            if kept:
+                yield kept
+            kept = chunk
+    if hasher.hexdigest() != digest.hex:
+        raise wrong()
+    yield kept
 
 
 class Passing:
@@ -75,20 +94,18 @@ class Passing:
                 f"{digest}: the disk is full and {AT_ONCE} blobs are being passed through already"
             )
         log.info("blob.passed_through", digest=str(digest), offset=position, size=size)
+
+        def wrong() -> WrongContent:
+            # Somebody lied, and nobody can say who: next time without peers.
+            self._distrusted.add(digest)
+            return WrongContent(f"{digest}: the bytes that were passed through are not it")
+
         self._running += 1
         try:
-            kept = b""
-            async with aclosing(self._bytes(repository, digest, size, position)) as chunks:
+            source = self._bytes(repository, digest, size, position)
+            async with aclosing(checked(source, digest, hasher, wrong)) as chunks:
                 async for chunk in chunks:
-                    await trio.to_thread.run_sync(hasher.update, chunk)
-                    if kept:
-                        yield kept
-                    kept = chunk
-            if hasher.hexdigest() != digest.hex:
-                # Somebody lied, and nobody can say who: next time without peers.
-                self._distrusted.add(digest)
-                raise WrongContent(f"{digest}: the bytes that were passed through are not it")
-            yield kept
+                    yield chunk
         finally:
             self._running -= 1
 

@@ -240,9 +240,10 @@ class Transfer:
         state, plan = self._state, self.plan
         plan.way_changed(state.choice.way(state.own_way(), plan.way_of), now)
         self._metadata.believe()
-        for index in plan.window():
+        window = plan.window()
+        for index in window:
             self._segments.work_on(index)
-        plan.is_cold = self._is_cold(now)
+        plan.is_cold = self._is_cold(window, now)
         # A cold seeder pulls all layers of an image at once: to leave one behind would leave the WAN idle.
         plan.is_behind = self.is_behind() and not plan.is_cold
         decision = plan.decide(now)
@@ -255,9 +256,8 @@ class Transfer:
         self._check_stall(now)
         return decision.wake_at
 
-    def _is_cold(self, now: float) -> bool:
+    def _is_cold(self, window: range, now: float) -> bool:
         """Whether the seeder lacks bytes of the segment wanted next: hashes come with the last of them."""
-        window = self.plan.window()
         return bool(window) and window[0] not in self.metas and now - self.started_at > WARM_WITHIN
 
     def _check_stall(self, now: float) -> None:
