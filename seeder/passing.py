@@ -17,7 +17,7 @@ import structlog
 import trio
 
 from p2pd.app.flights import Flights
-from p2pd.app.passing import checked
+from p2pd.app.unkept import Following, checked
 from p2pd.model.errors import NotFound, RateLimited, StoreError, Unavailable, WrongContent
 from p2pd.model.layout import SHA1_BYTES, Layout, SegmentMeta
 from p2pd.model.reference import Digest, Repository
@@ -59,7 +59,19 @@ class Passing:
 
     def follow(self, repository: Repository, partial: Partial) -> Blob:
         """What `partial` gives, and where it ends because of the disk, the rest all the same."""
-        return _Following(self, repository, partial)
+        about = (repository, partial.digest, partial.size)
+
+        def rest(start: int, position: int, stop: int, error: StoreError) -> AsyncGenerator[bytes, None]:
+            is_whole = start == 0 and stop == partial.size
+            # Of a whole blob the rest can be checked only from where the hash of the assembly stands.
+            if is_whole and position != partial.frontier:
+                raise error
+            self.tell(partial.digest, partial.size, error)
+            if is_whole:
+                return self.checked(*about, position, partial.hash_so_far())
+            return self.bytes_of(*about, (position, stop))
+
+        return Following(partial, rest)
 
     async def segment_meta(
         self, repository: Repository, digest: Digest, size: int, index: int, reason: StoreError
@@ -177,38 +189,5 @@ class _Through:
         else:
             source = passing.bytes_of(self._repository, self._digest, size, (start, stop))
         async with aclosing(source) as chunks:
-            async for chunk in chunks:
-                yield chunk
-
-
-class _Following:
-    def __init__(self, passing: Passing, repository: Repository, partial: Partial) -> None:
-        self._passing, self._repository, self._partial = passing, repository, partial
-
-    @property
-    def size(self) -> int:
-        return self._partial.size
-
-    async def chunks(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
-        partial, position = self._partial, start
-        try:
-            async with aclosing(partial.chunks(start, stop)) as chunks:
-                async for chunk in chunks:
-                    position += len(chunk)
-                    yield chunk
-        except StoreError as error:
-            is_whole = start == 0 and stop == partial.size
-            # Of a whole blob the rest can be checked only from where the hash of the assembly stands.
-            if is_whole and position != partial.frontier:
-                raise
-            self._passing.tell(partial.digest, partial.size, error)
-        else:
-            return
-        about = (self._repository, partial.digest, partial.size)
-        if is_whole:
-            rest = self._passing.checked(*about, position, partial.hash_so_far())
-        else:
-            rest = self._passing.bytes_of(*about, (position, stop))
-        async with aclosing(rest) as chunks:
             async for chunk in chunks:
                 yield chunk

@@ -7,7 +7,7 @@ bytes leave only when the whole sha256 is right.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import structlog
@@ -15,6 +15,7 @@ import trio
 
 from p2pd.app.everyone import ask_everyone
 from p2pd.app.site import Site
+from p2pd.app.unkept import Following, checked
 from p2pd.decide.plan import Way
 from p2pd.model.errors import (
     Denied,
@@ -31,7 +32,7 @@ from p2pd.model.reference import Digest, Repository
 from p2pd.ports.content import Blob
 from p2pd.ports.store import Hasher, Partial
 
-__all__ = ["Passing", "checked"]
+__all__ = ["Passing"]
 
 log = structlog.get_logger()
 
@@ -50,25 +51,6 @@ _TRIES = 3
 _PAUSE = 0.5
 
 
-async def checked(
-    source: AsyncGenerator[bytes, None], digest: Digest, hasher: Hasher, wrong: Callable[[], WrongContent]
-) -> AsyncGenerator[bytes, None]:
-    """A blob's bytes to its end, the last ones only if all are right; `hasher` has hashed what went before.
-
-    Raises what `wrong` makes where the blob is not `digest`.
-    """
-    kept = b""
-    async with aclosing(source) as chunks:
-        async for chunk in chunks:
-            await trio.to_thread.run_sync(hasher.update, chunk)
-            if kept:
-                yield kept
-            kept = chunk
-    if hasher.hexdigest() != digest.hex:
-        raise wrong()
-    yield kept
-
-
 class Passing:
     """Makes blobs that are passed through, or that are once their transfer fails for want of disk."""
 
@@ -83,7 +65,14 @@ class Passing:
 
     def follow(self, repository: Repository, partial: Partial) -> Blob:
         """What `partial` gives, and where it ends because of the disk, the rest all the same."""
-        return _Following(self, repository, partial)
+
+        def rest(_start: int, position: int, stop: int, error: StoreError) -> AsyncGenerator[bytes, None]:
+            # Only from where the assembly ended does anybody know the hash of what went before.
+            if stop < partial.size or position != partial.frontier:
+                raise error
+            return self.rest(repository, partial.digest, partial.size, position, partial.hash_so_far())
+
+        return Following(partial, rest)
 
     async def rest(
         self, repository: Repository, digest: Digest, size: int, position: int, hasher: Hasher
@@ -196,35 +185,6 @@ class _Through:
                 f"the disk is full, and a part of {self._digest} alone cannot be checked; free some space"
             )
         rest = self._passing.rest(self._repository, self._digest, self._size, 0, hashlib.sha256())
-        async with aclosing(rest) as chunks:
-            async for chunk in chunks:
-                yield chunk
-
-
-class _Following:
-    def __init__(self, passing: Passing, repository: Repository, partial: Partial) -> None:
-        self._passing, self._repository, self._partial = passing, repository, partial
-
-    @property
-    def size(self) -> int:
-        return self._partial.size
-
-    async def chunks(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
-        partial, position = self._partial, start
-        try:
-            async with aclosing(partial.chunks(start, stop)) as chunks:
-                async for chunk in chunks:
-                    position += len(chunk)
-                    yield chunk
-        except StoreError:
-            # Only from where the assembly ended does anybody know the hash of what went before.
-            if stop < partial.size or position != partial.frontier:
-                raise
-        else:
-            return
-        rest = self._passing.rest(
-            self._repository, partial.digest, partial.size, position, partial.hash_so_far()
-        )
         async with aclosing(rest) as chunks:
             async for chunk in chunks:
                 yield chunk
