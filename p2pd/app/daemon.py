@@ -63,6 +63,9 @@ log = structlog.get_logger()
 
 DEFAULT_SOCKET = AdminSection().socket
 
+SHUN_S = 600.0
+"""Seconds for which a host that gave wrong bytes is left out: long for an update, short for a mended disk."""
+
 
 async def run_daemon(
     config: NodeConfig, task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED
@@ -107,7 +110,12 @@ async def _run_node(config: NodeConfig, task_status: trio.TaskStatus[tuple[str, 
             nursery.cancel_scope.cancel()
 
         network = PeerNetwork(node_id, config.node.site, engine.port, service, on_twin=yield_id)
-        engine.on_ban(lambda host: network.shun(host, "it gave bytes that fail their hashes"))
+
+        def leave_out(host: str) -> None:
+            engine.shut_out(host, SHUN_S)
+            network.shun(host, "it gave bytes that fail their hashes", SHUN_S)
+
+        engine.on_ban(leave_out)
         shelf = Shelf(engine, store)
         site = Site(node_id, network, store, shelf, wan, metrics, links)
         copies = Copies(node_id, network)

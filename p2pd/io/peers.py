@@ -22,7 +22,7 @@ from p2pd.model.messages import Hello, Notice, Reply, Request
 from p2pd.ports.peers import Peer, PeerHandler
 from p2pd.wire.codec import IncompatibleVersion, encode
 
-__all__ = ["SHUN_S", "Dial", "PeerNetwork", "dial_tcp"]
+__all__ = ["Dial", "PeerNetwork", "dial_tcp"]
 
 log = structlog.get_logger()
 
@@ -35,9 +35,6 @@ _ADDRESSES = 1280
 _CROWD = 64
 _FORGET_AFTER = 24 * 3600.0
 _BACKLOG = 512
-
-SHUN_S = 600.0
-"""Seconds for which a host that gave wrong bytes is left out: long for an update, short for a mended disk."""
 
 
 async def dial_tcp(host: str, port: int) -> tuple[trio.abc.Stream, str]:
@@ -193,20 +190,20 @@ class PeerNetwork:
     def on_change(self, callback: Callable[[], None]) -> None:
         self._callbacks.append(callback)
 
-    def shun(self, host: str, why: str) -> None:
-        """Leave a host out for ten minutes, as if it were not there."""
+    def shun(self, host: str, why: str, seconds: float) -> None:
+        """Leave a host out, as if it were not there; once it is out, a further call changes nothing."""
         now = trio.current_time()
         if self._is_shunned(host):
             return
         self._shunned = {other: until for other, until in self._shunned.items() if until > now}
-        self._shunned[host] = now + SHUN_S
+        self._shunned[host] = now + seconds
         links = [link for link in self._links.values() if link.peer.host == host]
         log.warning(
             "peer shunned",
             host=host,
             peers=[link.peer.node_id for link in links],
             reason=why,
-            seconds=SHUN_S,
+            seconds=seconds,
         )
         for link in links:
             link.close(PeerProtocolError(why))

@@ -23,7 +23,6 @@ import libtorrent as lt
 import structlog
 import trio
 
-from p2pd.io.peers import SHUN_S
 from p2pd.io.swarm_settings import new_session, torrent_params
 from p2pd.model.errors import OurFault, P2pdError, StoreError, StoreFull
 from p2pd.model.layout import SegmentMeta
@@ -161,20 +160,23 @@ class LibtorrentSwarm:
         """Call with the IP address of each peer that libtorrent finds to have given wrong bytes.
 
         It finds the one to blame by giving a suspect whole pieces to itself, but keeps the ban to one
-        torrent, and lifts it when the peer is dialled again: here the host is shut out of all.
+        torrent, and lifts it when the peer is dialled again: `shut_out` does neither.
         """
         self._on_ban.append(callback)
 
     def banned(self, host: str) -> None:
-        if host not in self._shut_out:
-            self._shut_out.add(host)
-            self._filter_hosts()
-            self._nursery.start_soon(self._let_in_later, host)
         for callback in self._on_ban:
             callback(host)
 
-    async def _let_in_later(self, host: str) -> None:
-        await trio.sleep(SHUN_S)
+    def shut_out(self, host: str, seconds: float) -> None:
+        """Leave an IP address out of every torrent; once it is out, a further call changes nothing."""
+        if host not in self._shut_out:
+            self._shut_out.add(host)
+            self._filter_hosts()
+            self._nursery.start_soon(self._let_in_later, host, seconds)
+
+    async def _let_in_later(self, host: str, seconds: float) -> None:
+        await trio.sleep(seconds)
         self._shut_out.discard(host)
         self._filter_hosts()
 

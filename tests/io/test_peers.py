@@ -335,7 +335,7 @@ async def test_a_shunned_host_is_left_out_both_ways_until_its_time_is_over(
         lan.nursery.start_soon(answer_pings, wire)
         theirs = await lan.introduced(network)
         await wait_live(network, "10.0.0.2")
-        network.shun("10.0.0.2", "it lied")
+        network.shun("10.0.0.2", "it lied", 600)
         assert network.live() == []
         await theirs.send(Ping(), 1)
         assert await theirs.receive() is None

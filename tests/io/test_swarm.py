@@ -11,7 +11,6 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2pd.io.peers import SHUN_S
 from p2pd.io.swarm import LibtorrentSegment, open_swarm
 from p2pd.io.swarm_settings import torrent_params
 from p2pd.model.errors import StoreError
@@ -101,23 +100,31 @@ async def test_wrong_bytes_of_a_peer_never_count(tmp_path: Path) -> None:
         assert 5 not in leech.have
 
 
-async def test_who_is_banned_is_shut_out_of_every_torrent_for_a_time(autojump_clock: MockClock) -> None:
+async def test_each_ban_is_told() -> None:
+    async with open_swarm("127.0.0.1", 0) as swarm:
+        told: list[str] = []
+        swarm.on_ban(told.append)
+        swarm.banned("10.20.1.4")
+        swarm.banned("10.20.1.4")
+        assert told == ["10.20.1.4", "10.20.1.4"]
+
+
+async def test_a_host_is_shut_out_of_every_torrent_for_a_time(autojump_clock: MockClock) -> None:
     async with open_swarm("127.0.0.1", 0) as swarm:
 
         def is_blocked(host: str) -> bool:
             return bool(swarm._session.get_ip_filter().access(host))
 
-        told: list[str] = []
-        swarm.on_ban(told.append)
-        swarm.banned("10.20.1.4")
-        swarm.banned("10.20.1.4")
-        swarm.banned("fd00::4")
-        assert told == ["10.20.1.4", "10.20.1.4", "fd00::4"]
+        swarm.shut_out("10.20.1.4", 600)
+        await trio.sleep(400)
+        swarm.shut_out("10.20.1.4", 600)
+        swarm.shut_out("fd00::4", 600)
         assert is_blocked("10.20.1.4")
         assert is_blocked("fd00::4")
         assert not is_blocked("10.20.1.5")
-        await trio.sleep(SHUN_S + 1)
+        await trio.sleep(201)
         assert not is_blocked("10.20.1.4")
+        assert is_blocked("fd00::4")
 
 
 def test_a_torrent_heeds_who_is_shut_out(tmp_path: Path) -> None:
