@@ -77,6 +77,17 @@ class AdminClient:
             connection.close()
 
 
+class _Answer(dict[str, Any]):
+    """An object of an answer. What it lacks is told in one line: the daemon was not restarted after an
+    update, or it is the other one (node, seeder) that answers at this socket."""
+
+    def __missing__(self, key: str) -> Any:
+        raise OurFault(
+            f"the daemon's answer has no {key!r}: does it run another version (restart it), "
+            "or is this the socket of another daemon?"
+        )
+
+
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
         super().__init__("localhost", timeout=_SILENCE)
@@ -100,6 +111,6 @@ def _refusal(response: http.client.HTTPResponse) -> Exception:
 
 def _json(data: bytes) -> Any:
     try:
-        return json.loads(data)
+        return json.loads(data, object_hook=_Answer)
     except ValueError as error:
         raise OurFault("the daemon's answer is not JSON: is another program at that socket?") from error

@@ -21,6 +21,7 @@ from p2pd.app.commands.status import screen
 from p2pd.model.content import OCI_MANIFEST
 from p2pd.model.layout import MIB
 from p2pd.model.reference import Tag
+from seeder.cli import main as seeder_main
 from tests.support.daemon import Daemon, node_config, open_daemon
 
 LAYER = bytes(range(256)) * (2 * MIB // 256) + b"end"
@@ -177,6 +178,17 @@ async def test_something_else_at_the_socket(call: Call, tmp_path: Path) -> None:
             nursery.cancel_scope.cancel()
     assert (status, out) == (3, "")
     assert err.count("\n") == 1
+
+
+async def test_another_daemon_at_the_socket(
+    node: Daemon, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["status", "--socket", str(tmp_path / "p2pd.sock")]
+    assert await trio.to_thread.run_sync(seeder_main, words) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "p2pd-seeder: the daemon's answer has no 'listen'" in said.err
+    assert "Traceback" not in said.err
 
 
 def commands(app: Any, above: str = "") -> list[tuple[str, Any]]:
