@@ -371,7 +371,7 @@ def _next_page(request: TagsRequest, body: bytes, scope: Scope) -> dict[str, str
         return {}
     path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
     ns = parse_qs(scope["query_string"].decode("latin-1")).get("ns", [None])[0]
-    link = link_to_next(path, request.limit, tags_of(body), ns)
+    link = link_to_next(path, request.limit, tags_of(body) or [], ns)
     return {} if link is None else {"Link": link}
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from typing import TypeVar
 
 import httpx
 
@@ -27,7 +28,7 @@ from p2pd.model.errors import (
     whose,
 )
 from p2pd.model.layout import MANIFEST_LIMIT
-from p2pd.model.listing import ListingKind, StaleListing, is_listing, tags_of
+from p2pd.model.listing import StaleListing, referrers_of, tags_of
 from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.ports.origin import BlobStream
 from p2pd.wire.paging import is_by_name, next_query, paging_of
@@ -35,6 +36,8 @@ from p2pd.wire.registry_errors import FAULT_HEADER, WRONG_CONTENT_CODES
 from p2pd.wire.response import content_length, content_range, retry_after
 
 __all__ = ["RegistryClient", "check", "fault_of"]
+
+T = TypeVar("T")
 
 _ACCEPT_MANIFESTS = {"Accept": ", ".join((*MANIFEST_TYPES, "*/*"))}
 _NO_REFERRERS = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}).encode()
@@ -133,8 +136,8 @@ class RegistryClient(ABC):
             response = await self._send("GET", repository, "/tags/list", query=query)
             await check(response, {200}, what)
             following = next_query(response.links.get("next", {}).get("url"))
-            body = await _listing(response, ListingKind.TAGS, what)
-            found += tags_of(body)
+            body, tags = await _listing(response, tags_of, what)
+            found += tags
             size += len(body)
             pages_by_name |= following is not None and is_by_name(following)
             is_full = pages_by_name and limit is not None and len(found) >= limit
@@ -158,7 +161,8 @@ class RegistryClient(ABC):
             await discard(response)
             return await self._referrers_by_tag(repository, digest)
         await check(response, {200}, f"referrers of {repository}@{digest}")
-        return await _listing(response, ListingKind.REFERRERS, f"referrers of {digest}")
+        body, _ = await _listing(response, referrers_of, f"referrers of {digest}")
+        return body
 
     async def _referrers_by_tag(self, repository: Repository, digest: Digest) -> bytes:
         """Registries from before OCI 1.1 keep the index under a tag ("referrers tag schema")."""
@@ -178,13 +182,17 @@ async def check(response: httpx.Response, accepted: set[int], what: str) -> None
         raise Unavailable(f"{response.url.host} sends {what} compressed although it was asked not to")
 
 
-async def _listing(response: httpx.Response, kind: ListingKind, what: str) -> bytes:
+async def _listing(
+    response: httpx.Response, entries_of: Callable[[bytes], list[T] | None], what: str
+) -> tuple[bytes, list[T]]:
+    """The body, and the entries that are in it."""
     body = await read_body(response, MANIFEST_LIMIT)
-    if not is_listing(kind, body):
+    entries = entries_of(body)
+    if entries is None:
         raise WrongContent(f"{response.url.host} answers {what} with something else")
     if response.headers.get("p2pd-stale") == "true":
         raise StaleListing(f"{response.url.host} only remembers {what}", body)
-    return body
+    return body, entries
 
 
 def fault_of(response: httpx.Response, body: bytes, what: str) -> OriginFault:

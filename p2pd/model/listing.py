@@ -12,7 +12,16 @@ from enum import Enum
 from p2pd.model.errors import Stale
 from p2pd.model.reference import Digest, Repository
 
-__all__ = ["LISTING_LIMIT", "Listing", "ListingKey", "ListingKind", "StaleListing", "is_listing", "tags_of"]
+__all__ = [
+    "LISTING_LIMIT",
+    "Listing",
+    "ListingKey",
+    "ListingKind",
+    "StaleListing",
+    "is_listing",
+    "referrers_of",
+    "tags_of",
+]
 
 LISTING_LIMIT = 256 * 1024
 """Largest list that is remembered, bytes: it fits one message to a peer."""
@@ -67,21 +76,29 @@ class StaleListing(Stale):
         self.body = body
 
 
-def tags_of(body: bytes) -> list[str]:
-    """The tags of a list that `is_listing`."""
-    return json.loads(body).get("tags") or []
+def tags_of(body: bytes) -> list[str] | None:
+    """The tags of such a list; None where the body is none."""
+    tags = _document(body).get("tags", False)
+    # Some registries say null where there is none.
+    if tags is None:
+        return []
+    return tags if isinstance(tags, list) and all(isinstance(tag, str) for tag in tags) else None
+
+
+def referrers_of(body: bytes) -> list[object] | None:
+    """The descriptors of such a list, as they came; None where the body is none."""
+    manifests = _document(body).get("manifests")
+    return manifests if isinstance(manifests, list) else None
 
 
 def is_listing(kind: ListingKind, body: bytes) -> bool:
     """Whether a body has the shape of such a list."""
+    return (tags_of if kind is ListingKind.TAGS else referrers_of)(body) is not None
+
+
+def _document(body: bytes) -> dict[str, object]:
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
-        return False
-    if not isinstance(document, dict):
-        return False
-    if kind is ListingKind.REFERRERS:
-        return isinstance(document.get("manifests"), list)
-    tags = document.get("tags", False)
-    # Some registries say null where there is none.
-    return tags is None or (isinstance(tags, list) and all(isinstance(tag, str) for tag in tags))
+        return {}
+    return document if isinstance(document, dict) else {}
