@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from p2pd.model.admin import Collected
 from p2pd.model.errors import StoreFull
 from p2pd.model.reference import Digest
 from p2pd.model.stock import Limits, Portion
-from tests.support.memory_site import MemoryNode, MemorySite, open_site
+from tests.support.memory_site import MemoryNode, MemorySite
 from tests.support.memory_store import MemoryStore
 
 MIB = 1024 * 1024
@@ -245,10 +244,13 @@ async def test_an_abandoned_assembly_goes_for_want_of_room_but_no_fresh_one(
     assert store.partial_bodies
 
 
-@pytest.fixture
-async def site(tmp_path: Path) -> AsyncGenerator[MemorySite, None]:
-    async with open_site(tmp_path) as site:
-        yield site
+async def pair(site: MemorySite, *numbers: int) -> tuple[MemoryNode, MemoryNode]:
+    """Two nodes that hold the same bodies."""
+    one, two = site.join(1), site.join(2)
+    await site.met()
+    for node in (one, two):
+        await fill(node.store, *numbers)
+    return one, two
 
 
 def keeper_of(site: MemorySite, node: MemoryNode, limits: Limits) -> Keeper:
@@ -301,10 +303,7 @@ async def test_a_site_under_pressure_everywhere_keeps_what_fits_it(
 async def test_two_that_let_go_of_one_blob_at_once_do_not_both(
     autojump_clock: MockClock, site: MemorySite
 ) -> None:
-    one, two = site.join(1), site.join(2)
-    await site.met()
-    for node in (one, two):
-        await fill(node.store, *range(4))
+    one, two = await pair(site, *range(4))
     keepers = [keeper_of(site, node, Limits(max_bytes=2 * SIZE)) for node in (one, two)]
     async with trio.open_nursery() as nursery:
         for keeper in keepers:
@@ -315,10 +314,7 @@ async def test_two_that_let_go_of_one_blob_at_once_do_not_both(
 async def test_a_node_that_lets_go_does_not_promise_its_copy(
     autojump_clock: MockClock, site: MemorySite
 ) -> None:
-    one, two = site.join(1), site.join(2)
-    await site.met()
-    for node in (one, two):
-        await fill(node.store, 0)
+    one, two = await pair(site, 0)
     first, other = one, two
     for node, peer in ((one, two), (two, one)):
         keeper_of(site, node, Limits())
@@ -335,10 +331,7 @@ async def test_a_node_that_lets_go_does_not_promise_its_copy(
 async def test_what_somebody_begins_to_read_while_it_is_handed_over_stays(
     autojump_clock: MockClock, site: MemorySite
 ) -> None:
-    one, two = site.join(1), site.join(2)
-    await site.met()
-    for node in (one, two):
-        await fill(node.store, *range(4))
+    one, _ = await pair(site, *range(4))
     readers = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keeper_of(site, one, Limits(max_bytes=1)).collect)
@@ -353,10 +346,7 @@ async def test_what_somebody_begins_to_read_while_it_is_handed_over_stays(
 async def test_a_transfer_does_not_wait_until_all_is_handed_over(
     autojump_clock: MockClock, site: MemorySite
 ) -> None:
-    one, two = site.join(1), site.join(2)
-    await site.met()
-    for node in (one, two):
-        await fill(node.store, *range(4))
+    one, two = await pair(site, *range(4))
     keeper = keeper_of(site, one, Limits(max_bytes=1))
     keeper_of(site, two, Limits())
     async with trio.open_nursery() as nursery:

@@ -67,7 +67,7 @@ async def test_a_stale_tag_is_marked_and_its_manifest_served(
         await site.met()
         digest = publish(site)
         await node.content.manifest(REPOSITORY, TAG)
-        site.seeder.fault = site.origin.fault = Unavailable("cut")
+        site.cut(Unavailable("cut"))
         await trio.sleep(FRESH_FOR + 1)
         for one in (node, late):
             manifest = await one.content.manifest(REPOSITORY, TAG)

@@ -117,7 +117,7 @@ async def test_fetch_as_the_owner(tmp_path: Path, autojump_clock: MockClock) -> 
         digest = site.seeder.put(b"config")
         fetch = Fetch(REPOSITORY, digest, False)
         assert await node.service.answer(PEER, fetch) == Fetched(6)
-        site.seeder.fault = site.origin.fault = Unavailable("cut")
+        site.cut(Unavailable("cut"))
         assert await node.service.answer(PEER, fetch) == Fetched(6), "it holds it now"
         with pytest.raises(Unavailable):
             await node.service.answer(PEER, Fetch(REPOSITORY, NOWHERE, True))

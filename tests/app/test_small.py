@@ -59,7 +59,7 @@ async def test_who_holds_it_gives_it(tmp_path: Path, autojump_clock: MockClock) 
         nodes = [site.join(number) for number in range(1, 4)]
         await site.met()
         digest = site.seeder.put(BODY)
-        site.seeder.fault = site.origin.fault = Unavailable("the WAN is cut")
+        site.cut(Unavailable("the WAN is cut"))
         nodes[1].store.blobs[digest] = BODY
         await obtain_everywhere(nodes, digest)
         assert site.seeder.asked.total() == site.origin.asked.total() == 0

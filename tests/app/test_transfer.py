@@ -68,7 +68,7 @@ async def test_a_late_node_takes_nothing_over_the_wan(tmp_path: Path, autojump_c
     async with open_site(tmp_path, swarm=True) as site:
         digest = site.seeder.put(DATA)
         await pull_everywhere(await join(site, range(1, 2)), digest)
-        site.seeder.fault = site.origin.fault = Unavailable("gone")
+        site.cut(Unavailable("gone"))
         await pull_everywhere(await join(site, range(2, 3)), digest)
         assert site.seeder.given[digest] == len(DATA)
 

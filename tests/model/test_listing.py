@@ -28,7 +28,8 @@ def test_tags(body: bytes, tags: list[str] | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "count"), [(b'{"manifests":[{},7]}', 2), (b'{"manifests":null}', None), (b"{}", None), (b"7", None)]
+    ("body", "count"),
+    [(b'{"manifests":[{},7]}', 2), (b'{"manifests":null}', None), (b"{}", None), (b"7", None)],
 )
 def test_referrers(body: bytes, count: int | None) -> None:
     found = referrers_of(body)

@@ -18,6 +18,7 @@ from p2pd.app.small import SmallObjects
 from p2pd.app.tags import Tags
 from p2pd.app.transfers import Transfers
 from p2pd.app.wan import Wan
+from p2pd.model.errors import P2pdError
 from p2pd.model.reference import Repository
 from tests.support.fake_peers import FakePeers, FakeSite, open_fake_site
 from tests.support.memory_origin import MemoryOrigin
@@ -79,6 +80,10 @@ class MemorySite:
         service.attach(site, transfers, small, tags)
         content = NodeContent(site, transfers, small, tags)
         return MemoryNode(me, peers, store, engine, site, service, transfers, small, tags, content)
+
+    def cut(self, error: P2pdError | None) -> None:
+        """Let seeder and origin fail with it; None lets them answer again."""
+        self.seeder.fault = self.origin.fault = error
 
     async def met(self) -> None:
         for node in self.lan.nodes.values():
