@@ -1,6 +1,6 @@
 """The registry API over a `Content`: what containerd, podman and Docker talk to, on node and seeder.
 
-How runtimes really treat a mirror decides the rules this file holds to:
+How runtimes really treat a mirror decides the rules that hold here and in `p2pd.io.registry_blobs`:
 
 * Before headers every failure is a quick 404, 403, 502 or 503, on which a client goes on to its next
   host; never 401, 408, 429 or a redirect. Headers, or that failure, come within `deadline`.
@@ -14,9 +14,7 @@ How runtimes really treat a mirror decides the rules this file holds to:
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
-from pathlib import PurePath
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 from urllib.parse import parse_qs
 
@@ -27,14 +25,15 @@ from starlette.datastructures import Headers
 from starlette.routing import BaseRoute
 from starlette.types import Message, Receive, Scope, Send
 
+from p2pd.io.registry_blobs import BlobSender
+from p2pd.io.registry_response import Response, range_of, where_raised
 from p2pd.model.content import OCI_INDEX, Manifest
-from p2pd.model.errors import OurFault, P2pdError, Unavailable, WrongContent, fresh
+from p2pd.model.errors import OurFault, P2pdError, Unavailable, WrongContent
 from p2pd.model.listing import Listing, tags_of
 from p2pd.model.reference import Digest
-from p2pd.ports.content import Blob, Content
+from p2pd.ports.content import Content
 from p2pd.ports.observer import RequestObserver
 from p2pd.wire.paging import link_to_next
-from p2pd.wire.ranges import ByteRange, RangeNotSatisfiable, parse_range, unsatisfied_range
 from p2pd.wire.registry_api import (
     ApiRequest,
     BaseCheck,
@@ -53,11 +52,8 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
-_CHUNK_LIMIT = 1024 * 1024
-_COOLING_LIMIT = 1024
 _JSON = "application/json"
 _OCTETS = "application/octet-stream"
-_LEFT = 499
 _UNKNOWN = {ManifestRequest: "MANIFEST_UNKNOWN", BlobRequest: "BLOB_UNKNOWN"}
 
 
@@ -78,88 +74,8 @@ def build_app(
     long a blob whose body was cut answers 503. `observer` is told of every answer but those of extra routes.
     """
     app = Starlette(routes=list(extra_routes))
-    app.router.default = _Registry(content, upstreams, deadline, stall, _Cooling(cooldown), observer)
+    app.router.default = _Registry(content, upstreams, deadline, BlobSender(stall, cooldown), observer)
     return app
-
-
-class _Cooling:
-    """Digests that answer 503 for a while. Bounded: the oldest entry makes room."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._until: dict[Digest, tuple[float, P2pdError]] = {}
-
-    def add(self, digest: Digest, error: P2pdError) -> None:
-        self._until.pop(digest, None)
-        while len(self._until) >= _COOLING_LIMIT:
-            del self._until[next(iter(self._until))]
-        self._until[digest] = (trio.current_time() + self._seconds, error)
-
-    def check(self, digest: Digest) -> None:
-        if digest not in self._until:
-            return
-        until, error = self._until[digest]
-        if trio.current_time() < until:
-            if isinstance(error, WrongContent):
-                raise fresh(error)
-            raise Unavailable(f"blob {digest} lost its last source just now; try another host, or later")
-        del self._until[digest]
-
-
-class _Response:
-    """One answer being sent. Headers go out once, by `start`, after which `is_started`."""
-
-    def __init__(self, send: Send, head_only: bool) -> None:
-        self._send = send
-        self._head_only = head_only
-        self._lock = trio.Lock()
-        self._status = 0
-        self._headers: list[tuple[bytes, bytes]] = []
-        self.is_started = False
-        self.began_at = trio.current_time()
-        self.first_byte_at: float | None = None
-        self.error: P2pdError | None = None
-
-    def seen_by(self, observer: RequestObserver, kind: str) -> None:
-        """Tell how it ended."""
-        first = None if self.first_byte_at is None else self.first_byte_at - self.began_at
-        observer.answered(kind, self._status if self.is_started else _LEFT, first, self.error)
-
-    def prepare(self, status: int, headers: dict[str, str]) -> None:
-        self._status = status
-        self._headers = [(key.lower().encode(), value.encode("latin-1")) for key, value in headers.items()]
-
-    async def start(self) -> None:
-        async with self._lock:
-            if self.is_started:
-                return
-            self.is_started = True
-            await self._send(
-                {"type": "http.response.start", "status": self._status, "headers": self._headers}
-            )
-
-    async def body(self, data: bytes) -> None:
-        if not self.is_started:
-            await self.start()
-        elif self._lock.locked():
-            async with self._lock:
-                pass
-        if self.first_byte_at is None:
-            self.first_byte_at = trio.current_time()
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
-
-    async def end(self) -> None:
-        await self.start()
-        if self.first_byte_at is None:
-            self.first_byte_at = trio.current_time()
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def whole(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        self.prepare(status, {**headers, "Content-Length": str(len(body))})
-        await self.start()
-        if not self._head_only:
-            await self.body(body)
-        await self.end()
 
 
 class _Registry:
@@ -168,15 +84,13 @@ class _Registry:
         content: Content,
         upstreams: Upstreams,
         deadline: float,
-        stall: float,
-        cooling: _Cooling,
+        blobs: BlobSender,
         observer: RequestObserver | None,
     ) -> None:
         self._content = content
         self._upstreams = upstreams
         self._deadline = deadline
-        self._stall = stall
-        self._cooling = cooling
+        self._blobs = blobs
         self._observer = observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -185,9 +99,9 @@ class _Registry:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1003})
         else:
-            await self._answer(scope, _Response(send, scope["method"] == "HEAD"))
+            await self._answer(scope, Response(send, scope["method"] == "HEAD"))
 
-    async def _answer(self, scope: Scope, response: _Response) -> None:
+    async def _answer(self, scope: Scope, response: Response) -> None:
         request: ApiRequest | None = None
         try:
             if scope["method"] not in {"GET", "HEAD"}:
@@ -203,21 +117,21 @@ class _Registry:
         except Exception as error:
             # One line, with the place: a bug here must flood neither the log nor the client.
             log.error(  # noqa: TRY400
-                "request failed unexpectedly", path=scope["path"], error=repr(error), at=_origin(error)
+                "request failed unexpectedly", path=scope["path"], error=repr(error), at=where_raised(error)
             )
             await self._refuse(request, response, OurFault("p2pd failed; its log has the reason"))
         finally:
             if self._observer is not None:
                 response.seen_by(self._observer, _kind(request))
 
-    async def _refuse(self, request: ApiRequest | None, response: _Response, error: P2pdError) -> None:
+    async def _refuse(self, request: ApiRequest | None, response: Response, error: P2pdError) -> None:
         response.error = error
         if response.is_started:
             return
         answer = error_answer(error, _UNKNOWN.get(type(request), "NAME_UNKNOWN"))
         await response.whole(answer.status, {"Content-Type": _JSON, **answer.headers}, answer.body)
 
-    async def _serve(self, request: ApiRequest, scope: Scope, response: _Response) -> None:
+    async def _serve(self, request: ApiRequest, scope: Scope, response: Response) -> None:
         headers = Headers(scope=scope)
         match request:
             case BaseCheck():
@@ -236,114 +150,18 @@ class _Registry:
                 answer = {"Content-Type": OCI_INDEX, **filtered, **_staleness(index)}
                 await response.whole(200, answer, index.body)
             case BlobRequest():
-                await self._send_blob(request, headers, scope["method"], response)
+                start_by = trio.current_time() + self._deadline
+                self._blobs.check(request.digest)
+                blob = await self._within(self._content.blob, request.repository, request.digest)
+                await self._blobs.send(request, blob, headers, scope["method"], response, start_by)
 
     async def _within(self, call: Callable[..., Awaitable[T]], *args: object) -> T:
         with trio.move_on_after(self._deadline):
             return await call(*args)
         raise Unavailable(f"no source answered in {self._deadline:g} s; try another host, or later")
 
-    async def _send_blob(
-        self, request: BlobRequest, headers: Headers, method: str, response: _Response
-    ) -> None:
-        give_up = trio.current_time() + self._deadline
-        self._cooling.check(request.digest)
-        blob = await self._within(self._content.blob, request.repository, request.digest)
-        answer = {
-            "Content-Type": _OCTETS,
-            "Docker-Content-Digest": str(request.digest),
-            "ETag": f'"{request.digest}"',
-            "Accept-Ranges": "bytes",
-        }
-        wanted = _wanted(headers, method, answer["ETag"], blob.size)
-        body = wanted or ByteRange(0, blob.size, blob.size)
-        answer["Content-Length"] = str(body.stop - body.start)
-        if wanted is not None:
-            answer["Content-Range"] = wanted.content_range
-        response.prepare(206 if wanted else 200, answer)
-        if method == "HEAD":
-            await response.end()
-        else:
-            await self._stream(request, blob, body, response, give_up)
 
-    async def _stream(
-        self, request: BlobRequest, blob: Blob, body: ByteRange, response: _Response, give_up: float
-    ) -> None:
-        """Headers go with the first chunk, so that a source which fails at once is still a 503."""
-        async with trio.open_nursery() as nursery:
-
-            async def start_in_time() -> None:
-                await trio.sleep_until(give_up)
-                await response.start()
-
-            nursery.start_soon(start_in_time)
-            failure: Exception | None = None
-            try:
-                await self._copy(request, blob, body, response)
-            except Exception as error:
-                failure = error  # raised outside: the nursery would wrap it in a group
-            nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
-
-    async def _copy(self, request: BlobRequest, blob: Blob, body: ByteRange, response: _Response) -> None:
-        began, sent = trio.current_time(), 0
-        try:
-            async with aclosing(blob.chunks(body.start, body.stop)) as chunks:
-                while sent < body.stop - body.start:
-                    chunk = await self._next(chunks)
-                    if len(chunk) > body.stop - body.start - sent:
-                        raise OurFault("more bytes came than were asked for")
-                    sent += len(chunk)
-                    await response.body(chunk)
-            await response.end()
-        except P2pdError as error:
-            if not response.is_started:
-                raise
-            response.error = error
-            self._cut(request, body, sent, began, error)
-        except Exception as error:
-            if not response.is_started:
-                raise
-            response.error = OurFault(f"{error!r} at {_origin(error)}")
-            self._cut(request, body, sent, began, response.error)
-
-    async def _next(self, chunks: AsyncGenerator[bytes, None]) -> bytes:
-        with trio.move_on_after(self._stall):
-            try:
-                return await anext(chunks)
-            except StopAsyncIteration:
-                raise OurFault("fewer bytes came than were asked for") from None
-        raise Unavailable(f"no byte came for {self._stall:g} s")
-
-    def _cut(self, request: BlobRequest, body: ByteRange, sent: int, began: float, error: P2pdError) -> None:
-        # The answer is left unfinished: the server closes the connection, short of Content-Length.
-        self._cooling.add(request.digest, error)
-        is_grave = isinstance(error, OurFault | WrongContent)
-        (log.error if is_grave else log.warning)(
-            "blob body ended short",
-            digest=str(request.digest),
-            repository=str(request.repository),
-            offset=body.start,
-            bytes=sent,
-            missing=body.stop - body.start - sent,
-            seconds=round(trio.current_time() - began, 3),
-            reason=str(error),
-        )
-
-
-def _wanted(headers: Headers, method: str, etag: str, size: int) -> ByteRange | None:
-    """The range to answer with; Range means something on GET only, and once (RFC 9110 §14.2)."""
-    ranges = headers.getlist("range")
-    if method != "GET" or len(ranges) != 1 or headers.get("if-range", etag) != etag:
-        return None
-    try:
-        return parse_range(ranges[0], size)
-    except RangeNotSatisfiable as error:
-        raise ApiError(416, "SIZE_INVALID", str(error), {"Content-Range": unsatisfied_range(size)}) from error
-
-
-async def _send_manifest(manifest: Manifest, headers: Headers, method: str, response: _Response) -> None:
+async def _send_manifest(manifest: Manifest, headers: Headers, method: str, response: Response) -> None:
     descriptor = manifest.descriptor
     media_type = descriptor.media_type
     answer = {
@@ -353,7 +171,7 @@ async def _send_manifest(manifest: Manifest, headers: Headers, method: str, resp
         "Accept-Ranges": "bytes",
     }
     answer |= _staleness(manifest)
-    wanted = _wanted(headers, method, answer["ETag"], len(manifest.body))
+    wanted = range_of(headers, method, answer["ETag"], len(manifest.body))
     if wanted is None:
         await response.whole(200, answer, manifest.body)
     else:
@@ -404,13 +222,3 @@ def _log_failure(scope: Scope, error: P2pdError) -> None:
     is_news = isinstance(error, OurFault | WrongContent) and not isinstance(error.__cause__, P2pdError)
     level = log.warning if is_news else log.debug
     level("request refused", path=scope["path"], reason=str(error))
-
-
-def _origin(error: BaseException) -> str:
-    """Where an unexpected error was raised, on one line: file:line."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
-        return "?"
-    return f"{PurePath(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
