@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import heapq
 import os
 import time
 from collections.abc import Collection, Iterator
@@ -15,7 +14,7 @@ from p2pd.model.errors import InvalidReference
 from p2pd.model.reference import Digest
 from p2pd.model.stock import DiskSpace, Leftover
 
-__all__ = ["disk_space", "find_leftovers", "remove_leftover", "trim_tags"]
+__all__ = ["disk_space", "find_leftovers", "remove_leftover"]
 
 
 def disk_space(places: Places) -> DiskSpace:
@@ -44,22 +43,6 @@ def remove_leftover(places: Places, files: Files, leftover: Leftover) -> None:
     files.unlink(path)
     if leftover.segment is None:
         files.unlink(path.with_name(path.name + SIDECAR_SUFFIX))
-
-
-def trim_tags(places: Places, files: Files, keep: int, max_age: float) -> int:
-    """Delete answers older than `max_age` seconds (0: none for that), and all but the newest `keep`."""
-    now = time.time()
-    known: list[tuple[float, str]] = []
-    for folder, _, names in os.walk(places.tags):
-        for name in names:
-            path = os.path.join(folder, name)
-            with contextlib.suppress(FileNotFoundError):
-                known.append((os.stat(path).st_mtime, path))
-    old = {path for at, path in known if max_age and now - at > max_age}
-    old.update(path for _, path in heapq.nsmallest(len(known) - keep, known) if len(known) > keep)
-    for path in old:
-        files.unlink(Path(path))
-    return len(old)
 
 
 def _numbered(folder: Path) -> Iterator[tuple[Path, Digest, int, int, float]]:

@@ -20,36 +20,34 @@ from weakref import WeakSet
 import structlog
 import trio
 
+from p2pd.io.answers import FileAnswers
 from p2pd.io.blob_files import delete_blob, keep_blob, keep_table, open_sized, write_whole
 from p2pd.io.files import Descriptor, Files, disk_errors, ensure_dir
 from p2pd.io.held import FileHeldBlob, hash_file, read_whole
-from p2pd.io.leftovers import disk_space, find_leftovers, remove_leftover, trim_tags
-from p2pd.io.listings import read_listing, write_listing
+from p2pd.io.leftovers import disk_space, find_leftovers, remove_leftover
 from p2pd.io.partial import FilePartial, open_work
 from p2pd.io.pieces import PieceTable
 from p2pd.io.places import Places
 from p2pd.io.room import Room
 from p2pd.io.runtime import RuntimeContent
 from p2pd.io.scan import Index, load_table, make_ready, scan
-from p2pd.io.tags import read_all, read_record, write_record
 from p2pd.io.uses import Uses
 from p2pd.model.errors import StoreError, UserMistake, WrongContent
 from p2pd.model.layout import MANIFEST_LIMIT, SMALL_BLOB, Layout, SegmentMeta
-from p2pd.model.listing import ListingKey
-from p2pd.model.reference import Digest, Repository, Tag
+from p2pd.model.reference import Digest
 from p2pd.model.stock import DiskSpace, Leftover, Stock, Stored
-from p2pd.ports.store import ListingRecord, MakeRoom, TagRecord
+from p2pd.ports.store import MakeRoom
 
 __all__ = ["FileStore"]
 
 log = structlog.get_logger()
 
 
-class FileStore:
+class FileStore(FileAnswers):
     """Made by `open_dir`. `close` gives the directory to the next user."""
 
     def __init__(self, places: Places, files: Files, index: Index, lock: Descriptor) -> None:
-        self._places, self._files = places, files
+        super().__init__(places, files, Room())
         self._index = {digest: blob.size for digest, blob in index.items()}
         self._uses = Uses(index)
         self._lock: Descriptor | None = lock
@@ -57,7 +55,6 @@ class FileStore:
         self._beginning: set[Digest] = set()
         self._removing: dict[Digest, trio.Event] = {}
         self._readers: WeakSet[FileHeldBlob] = WeakSet()
-        self._room = Room()
         self._runtime: RuntimeContent | None = None
         self._rebuild = trio.Lock()
         self.lost = 0
@@ -222,38 +219,6 @@ class FileStore:
         with disk_errors(f"delete staged segment {index} of {digest}"):
             await trio.to_thread.run_sync(self._files.unlink, self._places.staged(digest, index))
 
-    # Tags
-
-    async def tag(self, repository: Repository, tag: Tag) -> TagRecord | None:
-        with disk_errors(f"read what is known of {repository}:{tag}"):
-            record, was_corrupt = await trio.to_thread.run_sync(
-                read_record, self._places, self._files, repository, tag
-            )
-        if was_corrupt:
-            log.warning("tag.corrupt", repository=str(repository), tag=tag.name)
-        return record
-
-    async def all_tags(self) -> list[tuple[Repository, Tag, TagRecord]]:
-        with disk_errors("list the tags that are known"):
-            return await trio.to_thread.run_sync(read_all, self._places)
-
-    async def put_tag(self, repository: Repository, tag: Tag, record: TagRecord) -> None:
-        write = partial(write_record, self._places, self._files, repository, tag, record)
-        await self._room.write(f"keep the answer for {repository}:{tag}", write)
-
-    # Lists
-
-    async def listing(self, key: ListingKey) -> ListingRecord | None:
-        with disk_errors(f"read what is known of the {key}"):
-            record, was_corrupt = await trio.to_thread.run_sync(read_listing, self._places, self._files, key)
-        if was_corrupt:
-            log.warning("listing.corrupt", listing=str(key))
-        return record
-
-    async def put_listing(self, key: ListingKey, record: ListingRecord) -> None:
-        write = partial(write_listing, self._places, self._files, key, record)
-        await self._room.write(f"keep the {key}", write)
-
     # Room
 
     def stock(self) -> Stock:
@@ -282,10 +247,6 @@ class FileStore:
     async def space(self) -> DiskSpace:
         with disk_errors("see how full the disk is"):
             return await trio.to_thread.run_sync(disk_space, self._places)
-
-    async def trim_tags(self, keep: int, max_age: float) -> int:
-        with disk_errors("look through the answers about tags"):
-            return await trio.to_thread.run_sync(trim_tags, self._places, self._files, keep, max_age)
 
     def on_full(self, make_room: MakeRoom) -> None:
         self._room.make_room = make_room

@@ -6,8 +6,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import heapq
 import json
 import math
+import os
+import time
+from pathlib import Path
 
 from p2pd.io.files import Files, ensure_dir, replace_file
 from p2pd.io.places import Places
@@ -16,7 +21,7 @@ from p2pd.model.errors import InvalidReference
 from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.ports.store import TagRecord
 
-__all__ = ["decode_record", "encode_record", "read_all", "read_record", "write_record"]
+__all__ = ["decode_record", "encode_record", "read_all", "read_record", "trim_tags", "write_record"]
 
 _FILE_LIMIT = 64 * 1024
 
@@ -110,3 +115,22 @@ def write_record(places: Places, files: Files, repository: Repository, tag: Tag,
     path = places.tag(repository, tag)
     ensure_dir(files, path.parent)
     replace_file(files, places.new_scratch(), path, encode_record(repository, tag, record))
+
+
+def trim_tags(places: Places, files: Files, keep: int, max_age: float) -> int:
+    """Delete answers older than `max_age` seconds (0: none for that), and all but the newest `keep`.
+
+    Blocks; OSError.
+    """
+    now = time.time()
+    known: list[tuple[float, str]] = []
+    for folder, _, names in os.walk(places.tags):
+        for name in names:
+            path = os.path.join(folder, name)
+            with contextlib.suppress(FileNotFoundError):
+                known.append((os.stat(path).st_mtime, path))
+    old = {path for at, path in known if max_age and now - at > max_age}
+    old.update(path for _, path in heapq.nsmallest(len(known) - keep, known) if len(known) > keep)
+    for path in old:
+        files.unlink(Path(path))
+    return len(old)
