@@ -101,6 +101,7 @@ class FaultRegistry:
     requests: list[Seen] = field(default_factory=list)
     valid_tokens: set[str] = field(default_factory=set)
     tokens_given: int = 0
+    connections: int = 0
     url: str = ""
     _faults: list[_Fault] = field(default_factory=list)
 
@@ -134,6 +135,7 @@ class FaultRegistry:
         """Serve, on a free port where none is given; reports, and keeps, the base URL."""
 
         async def handle(raw: trio.SocketStream) -> None:
+            self.connections += 1
             await self._connection(raw, context)
 
         listeners = await trio.open_tcp_listeners(port, host=host)

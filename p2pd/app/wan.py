@@ -154,6 +154,24 @@ class Wan:
     ) -> bytes:
         """Bytes [start, stop) of a blob by one way; `on_bytes(0)` is called when headers are there."""
         start, stop = span
+        parts: list[bytes] = []
+        while start < stop:
+            part = await self._read_some(way, repository, digest, size, (start, stop), on_bytes)
+            parts.append(part)
+            start += len(part)
+        return b"".join(parts)
+
+    async def _read_some(
+        self,
+        way: Way,
+        repository: Repository,
+        digest: Digest,
+        size: int,
+        span: tuple[int, int],
+        on_bytes: Callable[[int], None],
+    ) -> bytes:
+        """What one answer has of [start, stop), from `start` on: it may be less than was asked for."""
+        start, stop = span
         rung = self._first_seeder(repository) if way is Way.SEEDER else self._need_origin()
         parts: list[bytes] = []
         async with (
@@ -163,8 +181,11 @@ class Wan:
             attempt.has_headers = True
             if stream.size != size:
                 raise WrongContent(f"{rung.name} says that {digest} has {stream.size} bytes, not {size}")
+            if stream.stop <= start:
+                raise Unavailable(f"{rung.name} gives nothing of {digest} from byte {start} on")
             on_bytes(0)
-            skip, began, came, wanted = start - stream.start, trio.current_time(), 0, stop - stream.start
+            skip, began, came = start - stream.start, trio.current_time(), 0
+            wanted = min(stop, stream.stop) - stream.start
             asked_at = began
             try:
                 async for chunk in stream.chunks:
@@ -175,9 +196,10 @@ class Wan:
                         parts.append(part)
                     skip = max(0, skip - len(chunk))
                     await self._meter.passed(len(chunk), lambda: on_bytes(0))
-                    if came >= wanted:
+                    if came >= wanted and stream.stop > stop:
                         break
-                    if had_to_wait or len(chunk) >= _GATHER // 2:
+                    # An answer is read to its end: only then its connection is kept for the next one.
+                    if came < wanted and (had_to_wait or len(chunk) >= _GATHER // 2):
                         await trio.sleep(_gather_for(wanted - came, (trio.current_time() - began) / came))
                     asked_at = trio.current_time()
             finally:

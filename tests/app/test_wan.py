@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from benchmarks.testbed.registry import FaultRegistry
 from p2pd.app.metrics import Metrics
 from p2pd.app.wan import ORIGIN_DEADLINE, SEEDER_DEADLINE, Wan
 from p2pd.decide.plan import Way
+from p2pd.io.origin import OriginClient
 from p2pd.model.errors import (
     Denied,
     NotFound,
@@ -22,6 +25,8 @@ from p2pd.model.errors import (
 )
 from p2pd.model.layout import MIB
 from p2pd.model.reference import Digest, Repository, Tag
+from p2pd.model.upstream import UpstreamSpec
+from p2pd.ports.origin import BlobStream
 from seeder.service import ANSWER_WITHIN
 from tests.support.memory_origin import MemoryOrigin
 from tests.support.memory_site import REPOSITORY
@@ -170,6 +175,43 @@ async def test_ranges(autojump_clock: MockClock) -> None:
         await read(Way.SEEDER, len(BODY))
     with pytest.raises(Unavailable, match="no seeder answers"):
         await read(Way.SEEDER, len(BODY))
+
+
+class Stingy(MemoryOrigin):
+    """Gives less than it is asked for, as RFC 9110 §14.2 allows."""
+
+    @asynccontextmanager
+    async def open_blob(
+        self, repository: Repository, digest: Digest, start: int = 0, stop: int | None = None
+    ) -> AsyncGenerator[BlobStream, None]:
+        assert stop is not None
+        async with super().open_blob(repository, digest, start, min(stop, start + 70_000)) as stream:
+            yield stream
+
+
+async def test_a_range_in_several_answers(autojump_clock: MockClock) -> None:
+    source = Stingy()
+    wan = Wan([("s0", source)], None, Metrics())
+    span = (1000, 200_000)
+    assert (
+        await wan.read_range(Way.SEEDER, REPOSITORY, source.put(BODY), len(BODY), span, lambda _: None)
+        == BODY[1000:200_000]
+    )
+    assert source.asked["open_blob"] == 3
+
+
+async def test_ranges_share_a_connection(nursery: trio.Nursery) -> None:
+    registry = FaultRegistry()
+    await nursery.start(registry.run)
+    origin = OriginClient({REPOSITORY.registry: UpstreamSpec(REPOSITORY.registry, registry.url)})
+    wan = Wan([], origin, Metrics())
+    digest = registry.add_blob(BODY)
+    for start in range(0, 400_000, 100_000):
+        span = (start, start + 100_000)
+        data = await wan.read_range(Way.ORIGIN, REPOSITORY, digest, len(BODY), span, lambda _: None)
+        assert data == BODY[start : start + 100_000]
+    await origin.aclose()
+    assert registry.connections == 1, "each new one costs a TLS handshake and a slow start"
 
 
 RECORD = 16 * 1024
