@@ -1,0 +1,213 @@
+"""What the nodes of a simulated site know and tell of each other.
+
+Progress is told as the daemon tells it (p2pd.decide.report, p2pd.decide.circle), late by the latency, and at
+random only with the next report. Messages are counted as p2pd.wire.codec encodes them, without TCP/IP. Nodes
+that wait for the WAN ask nothing.
+"""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from benchmarks.simulator.bytes import Bytes
+from benchmarks.simulator.events import Events
+from benchmarks.simulator.node import Node
+from p2pd.decide.circle import MESH, Choice, Circle
+from p2pd.decide.report import HEARTBEAT, REPORT_EVERY, Report
+from p2pd.model.layout import Layout
+from p2pd.model.reference import Digest
+
+__all__ = ["ControlPlane"]
+
+NEWS = 0.05
+ACQUAINTED_EVERY = 0.25
+SWARM_PEERS = 24
+PING = 5.0
+PING_IN_CROWD = 15.0
+
+
+class ControlPlane(ABC):
+    """Of the nodes that want one blob. Times in seconds; `loss` is the share of notices that get lost."""
+
+    def __init__(
+        self,
+        digest: Digest,
+        layout: Layout,
+        nodes: list[Node],
+        rng: random.Random,
+        *,
+        latency: float,
+        loss: float,
+    ) -> None:
+        self.digest, self.layout, self.nodes, self.random = digest, layout, nodes, rng
+        self.latency, self.loss = latency, loss
+        self.bytes = Bytes(digest, layout)
+        self.notices = 0
+        self._report_bytes = 0
+        self._events = Events()
+        self._is_large = len(nodes) > MESH + 1
+        self._by_name = {node.name: node for node in nodes}
+
+    @abstractmethod
+    def poke(self, node: Node, within: float = 0.0) -> None:
+        """Have the node decide again, `within` seconds: it knows more."""
+
+    @property
+    def now(self) -> float:
+        return self._events.now
+
+    def at(self, when: float, action: Callable[[], None]) -> None:
+        self._events.at(when, action)
+
+    def after(self, delay: float, action: Callable[[], None]) -> None:
+        self._events.after(delay, action)
+
+    def control_bytes(self, node: Node) -> int:
+        """What a node sent and received over the control plane, at the end of `run`."""
+        segments = self.layout.segment_count
+        joins = 2 * segments * min(SWARM_PEERS, len(node.known)) * self.bytes.join_and_reply
+        silent = len(self.nodes) - 1 - len(node.known)
+        every = PING_IN_CROWD if self._is_large else PING
+        pings = 2 * silent * int(self.now / every + 1) * self.bytes.ping_and_pong
+        return node.sent + node.received + joins + pings
+
+    @property
+    def control_bytes_in_mesh(self) -> float:
+        """What a node would have sent and received, had everybody told everybody."""
+        others = len(self.nodes) - 1
+        met = 2 * others * (self.bytes.want + self.bytes.want_reply)
+        return met + 2 * others * self._report_bytes / len(self.nodes)
+
+    # Who knows whom.
+
+    def _enter(self, node: Node) -> None:
+        """A node begins to want the blob, and knows nobody yet."""
+        node.report = Report(self.digest, self.layout.size)
+        node.known = {}
+        peers = [peer for peer in self.nodes if peer is not node and peer.alive]
+        if self._is_large:
+            self._announce(node, peers)
+        else:
+            for peer in peers:
+                self._introduce(node, peer)
+            self.poke(node)
+
+    def _announce(self, node: Node, peers: list[Node]) -> None:
+        """All hear at once that the node is interested; each chooses anew whom to know, by and by."""
+        node.circle, node.choice = Circle(self.digest, node.name), Choice(frozenset())
+        for peer in peers:
+            node.circle.add(peer.name)
+            if peer.circle is not None:
+                peer.circle.add(node.name)
+                self._meet_soon(peer, ACQUAINTED_EVERY)
+            peer.received += self.bytes.wanted
+        node.sent += self.bytes.wanted * len(peers)
+        # Asked of two others, and by two others.
+        node.sent += 2 * self.bytes.interest
+        node.received += 2 * self.bytes.interest
+        self._meet_soon(node, 4 * self.latency)
+
+    def _meet_soon(self, node: Node, delay: float) -> None:
+        if not node.will_meet:
+            node.will_meet = True
+            life = node.life
+            self.after(delay, lambda: self._meet_circle(node, life))
+
+    def _meet_circle(self, node: Node, life: int) -> None:
+        node.will_meet = False
+        if node.life != life or node.circle is None or node.done_at is not None:
+            return
+        node.choice = node.circle.choose()
+        for name in sorted(node.choice.told):  # sets of strings have no order that a seed would fix
+            peer = self._by_name[name]
+            if peer not in node.known and peer.alive:
+                self._introduce(node, peer)
+        self.poke(node)
+
+    def _introduce(self, node: Node, peer: Node) -> None:
+        """A Want and its reply: each knows how the other stands."""
+        want, reply = self.bytes.want, self.bytes.want_reply
+        node.sent += want
+        peer.received += want
+        peer.sent += reply
+        node.received += reply
+        self._meet(node, peer)
+        self._meet(peer, node)
+        node.known[peer] = peer.known[node] = None
+
+    def _notice_absence(self, node: Node, life: int) -> None:
+        if node.life == life:
+            for peer in self.nodes:
+                if peer.circle is not None and peer.alive:
+                    peer.circle.discard(node.name)
+                    if node.name in peer.choice.told:
+                        self._meet_soon(peer, 0.0)
+                if node in peer.known:
+                    peer.plan.member_left(node.name)
+                    del peer.known[node]
+                    self.poke(peer)
+
+    # What is told.
+
+    def _meet(self, node: Node, peer: Node) -> None:
+        """`node` is told at once how `peer` stands."""
+        if peer.done_at is not None:
+            node.plan.holder_found(peer.name, self.now)
+        else:
+            self._tell(node, peer, peer.plan.have, peer.plan.claimed)
+
+    def _tell(self, node: Node, peer: Node, have: int, claimed: int) -> None:
+        node.plan.member_progress(peer.name, have, claimed, peer.plan.way, self.now)
+
+    def _tell_done(self, node: Node, peer: Node) -> None:
+        node.plan.holder_found(peer.name, self.now)
+        self.poke(node)
+
+    def _report_soon(self, node: Node) -> None:
+        if node.alive and not node.will_report and node.done_at is None:
+            node.will_report = True
+            life = node.life
+            turns = (self.now - node.phase) // REPORT_EVERY + 1
+            self.at(node.phase + turns * REPORT_EVERY, lambda: self._report(node, life))
+
+    def _report(self, node: Node, life: int) -> None:
+        if node.life != life or node.done_at is not None:
+            return
+        node.will_report = False
+        node.told_at = told_at = self.now
+        have, claimed = node.plan.have, node.plan.claimed
+        hearers = [peer for peer in node.known if not self.loss or self.random.random() >= self.loss]
+        self.notices += len(hearers)
+        assert node.report is not None
+        delta = node.report.due(have, claimed, node.plan.way.value, self.now)
+        size = 0 if delta is None else self.bytes.of_delta(delta)
+        node.sent += size * len(hearers)
+        self._report_bytes += size
+
+        def arrive() -> None:
+            for peer in hearers:
+                if peer.alive and peer.done_at is None and node.life == life and node.done_at is None:
+                    peer.received += size
+                    self._tell(peer, node, have, claimed)
+                    self.poke(peer, NEWS)
+
+        def again() -> None:
+            if node.life == life and node.told_at == told_at and not node.will_report:
+                self._report(node, life)
+
+        self.after(self.latency, arrive)
+        self.after(HEARTBEAT, again)
+
+    def _report_done(self, node: Node) -> None:
+        """The last word of a node: it has the blob."""
+
+        def told() -> None:
+            for peer in node.known:
+                peer.received += self.bytes.done
+                node.sent += self.bytes.done
+                if peer.alive and node.alive:
+                    self._tell_done(peer, node)
+
+        self.after(self.latency, told)
