@@ -15,6 +15,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from urllib.request import getproxies
 
 import httpcore
 import httpx
@@ -49,8 +50,8 @@ class Timeouts:
 class HttpPool:
     """Connections that trust the system's CAs and those in `ca_file` (PEM).
 
-    `use_proxy`: go through the proxy that the environment names, if any.
-    Raises ConfigError when `ca_file` cannot be used.
+    `use_proxy`: go through the proxy that the environment names, if any (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY,
+    NO_PROXY, in capitals or not). Raises ConfigError when `ca_file` or that proxy cannot be used.
     """
 
     def __init__(
@@ -58,6 +59,8 @@ class HttpPool:
     ) -> None:
         self._timeouts = timeouts or Timeouts()
         self._ca_file, self._use_proxy = ca_file, use_proxy
+        if use_proxy:
+            _check_proxies()
         if ca_file:
             _trust(ca_file)
 
@@ -152,6 +155,21 @@ class _WideBackend(httpcore.AsyncNetworkBackend):
 
     async def sleep(self, seconds: float) -> None:
         await trio.sleep(seconds)
+
+
+def _check_proxies() -> None:
+    """httpx would fail on these at the first request only, in the midst of a pull. Raises ConfigError.
+
+    A proxy's URL may hold a password: it is not told.
+    """
+    named = getproxies()
+    for kind in ("http", "https", "all"):
+        scheme, is_url, _ = named.get(kind, "").partition("://")
+        if is_url and scheme.lower() not in {"http", "https"}:
+            raise ConfigError(
+                f"{kind.upper()}_PROXY in the environment names a proxy of another kind than http:// or "
+                "https://: change it, or take it out of this service's environment"
+            )
 
 
 def _read_widely(client: httpx.AsyncClient) -> None:
