@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 import runpy
+import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -141,6 +144,61 @@ def test_every_command_is_documented_and_every_documented_command_exists() -> No
     page = (ROOT / "docs" / "cli.md").read_text()
     told = set(re.findall(r"^\| `(p2pd(?:-seeder)? [a-z]+)` \|", page, re.MULTILINE))
     assert told == names(make_app(), "p2pd") | names(make_seeder_app(), "p2pd-seeder")
+
+
+def calls() -> Iterator[tuple[str, list[str]]]:
+    """Each call of our programs in running text or in a block, its alternatives (`a|b`) written out."""
+    for document in DOCUMENTS:
+        text = document.read_text()
+        lines = re.findall(r"`(p2pd(?:-seeder)? [^`\n]+)`", re.sub(r"(?ms)^```.*?^```$", "", text))
+        for kind, prompt in (("sh", "(?:/opt/p2pd/bin/)?"), ("console", r"\$ ")):
+            listed = "".join(re.findall(rf"(?ms)^```{kind}\n(.*?)^```$", text))
+            lines += re.findall(rf"(?m)^{prompt}(p2pd(?:-seeder)? .*)$", listed)
+        for line in lines:
+            words = [word.split("|") for word in shlex.split(line, comments=True) if word != "…"]
+            yield from ((document.name, list(each)) for each in itertools.product(*words))
+
+
+CALLS = sorted({(place, tuple(words)) for place, words in calls()})
+
+
+def test_there_are_calls_of_both_programs() -> None:
+    assert len(CALLS) > 40
+    assert {words[0] for _, words in CALLS} == {"p2pd", "p2pd-seeder"}
+
+
+@pytest.mark.parametrize(("place", "words"), CALLS)
+def test_every_call_is_one_that_the_program_takes(place: str, words: tuple[str, ...]) -> None:
+    command: Any = typer.main.get_command(make_app() if words[0] == "p2pd" else make_seeder_app())
+    left = list(words[1:])
+    while hasattr(command, "commands") and left and not left[0].startswith("-"):
+        assert left[0] in command.commands, place
+        command = command.commands[left.pop(0)]
+    if hasattr(command, "commands"):  # an option of the program, or a group that is only named
+        assert set(left[:1]) <= {option for parameter in command.params for option in parameter.opts}
+        return
+    try:
+        command.make_context(words[0], left)
+    except typer.TyperException as error:
+        if type(error).__name__ != "MissingParameter":  # a command may be named without what it needs
+            pytest.fail(f"{place}: {error.format_message()}")
+
+
+def test_every_request_is_one_that_the_api_has() -> None:
+    asked = set(re.findall(r"http://localhost(/v1/[\w./]+)", (ROOT / "docs" / "cli.md").read_text()))
+    source = (ROOT / "p2pd/app/admin.py").read_text() + (ROOT / "p2pd/app/admin_http.py").read_text()
+    assert len(asked) >= 3
+    assert [path for path in asked if f'"{path}"' not in source] == []
+
+
+def test_no_block_is_of_a_kind_that_nothing_checks() -> None:
+    kinds = {
+        kind
+        for document in DOCUMENTS
+        for kind in re.findall(r"(?ms)^```(\w*)\n.*?^```$", document.read_text())
+    }
+    # json: test_clients_page.py, ini: system/test_deb.py, yaml: system/test_prometheus.py; without: drawings
+    assert kinds == {"", "toml", "sh", "console", "json", "ini", "yaml"}
 
 
 def test_the_exit_statuses_are_those_of_the_help() -> None:

@@ -45,6 +45,15 @@ def test_the_rules_are_valid_and_say_what_they_should(tmp_path: Path) -> None:
     promtool("test", "rules", str(tmp_path / "cases.yml"))
 
 
+def test_the_documented_configuration_is_one_that_prometheus_takes(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    [text] = re.findall(r"(?ms)^```yaml\n# prometheus\.yml\n(.*?)^```$", page)
+    assert "/etc/prometheus/p2pd.rules.yml" in text
+    config = tmp_path / "prometheus.yml"
+    config.write_text(text.replace("/etc/prometheus/p2pd.rules.yml", str(RULES)))
+    promtool("check", "config", str(config))
+
+
 def dashboard_expressions() -> Iterator[str]:
     """As Grafana would send them."""
     for panel in json.loads(DASHBOARD.read_text())["panels"]:
