@@ -13,6 +13,7 @@ from pathlib import Path
 
 from p2pd.io.files import Files, ensure_dir, replace_file
 from p2pd.io.places import Places
+from p2pd.model.json_text import json_object
 from p2pd.model.listing import LISTING_LIMIT, ListingKey, is_listing
 from p2pd.ports.store import ListingRecord
 
@@ -37,12 +38,7 @@ def encode_listing(key: ListingKey, record: ListingRecord) -> bytes:
 def decode_listing(data: bytes, key: ListingKey) -> ListingRecord | None:
     """Read a record; None where it is malformed, too large or about something else."""
     line, _, body = data.partition(b"\n")
-    try:
-        head = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(head, dict):
-        return None
+    head = json_object(line)
     about = (head.get("repository"), head.get("kind"), head.get("argument"))
     at = head.get("confirmed_at")
     if about != (str(key.repository), key.kind.value, key.argument):

@@ -27,6 +27,7 @@ from p2pd.model.errors import (
     WrongContent,
     whose,
 )
+from p2pd.model.json_text import json_object
 from p2pd.model.layout import MANIFEST_LIMIT
 from p2pd.model.listing import StaleListing, referrers_of, tags_of
 from p2pd.model.reference import Digest, Repository, Tag
@@ -227,7 +228,7 @@ def _fault_of(response: httpx.Response, body: bytes, what: str) -> OriginFault:
 
 def _told(body: bytes) -> tuple[str, str]:
     """Code and message of the first error in an OCI error body, fit to be shown; empty when there is none."""
-    errors = _json_object(body).get("errors")
+    errors = json_object(body).get("errors")
     first = errors[0] if isinstance(errors, list) and errors else None
     if not isinstance(first, dict):
         return "", ""
@@ -262,11 +263,3 @@ async def _exactly(response: httpx.Response, expected: int) -> AsyncGenerator[by
             yield chunk
     if received < expected:
         raise Unavailable(f"{response.url.host} broke off after {received} of {expected} bytes")
-
-
-def _json_object(body: bytes) -> dict[str, object]:
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}

@@ -18,6 +18,7 @@ from p2pd.io.files import Files, ensure_dir, replace_file
 from p2pd.io.places import Places
 from p2pd.model.content import Descriptor, is_media_type
 from p2pd.model.errors import InvalidReference
+from p2pd.model.json_text import json_object
 from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.ports.store import TagRecord
 
@@ -41,7 +42,7 @@ def encode_record(repository: Repository, tag: Tag, record: TagRecord) -> bytes:
 
 def decode_record(data: bytes, repository: Repository, tag: Tag) -> TagRecord | None:
     """Read a record; None where it is malformed or about another tag."""
-    document = _document(data)
+    document = json_object(data)
     if document.get("repository") != str(repository) or document.get("tag") != tag.name:
         return None
     digest, size, media_type, at = (document.get(k) for k in ("digest", "size", "media_type", "confirmed_at"))
@@ -91,7 +92,7 @@ def read_all(places: Places) -> list[tuple[Repository, Tag, TagRecord]]:
 
 def _subject(data: bytes) -> tuple[Repository, Tag] | None:
     """What tag a record says it is about."""
-    document = _document(data)
+    document = json_object(data)
     repository, tag = document.get("repository"), document.get("tag")
     if not isinstance(repository, str) or not isinstance(tag, str):
         return None
@@ -100,14 +101,6 @@ def _subject(data: bytes) -> tuple[Repository, Tag] | None:
         return Repository.parse(registry, name), Tag.parse(tag)
     except InvalidReference:
         return None
-
-
-def _document(data: bytes) -> dict[str, object]:
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def write_record(places: Places, files: Files, repository: Repository, tag: Tag, record: TagRecord) -> None:

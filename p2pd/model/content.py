@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 
 from p2pd.model.errors import InvalidReference, Stale, WrongContent
+from p2pd.model.json_text import json_object
 from p2pd.model.layout import MANIFEST_LIMIT
 from p2pd.model.platform import Platform
 from p2pd.model.reference import Digest
@@ -85,7 +86,7 @@ def is_media_type(text: str) -> bool:
 
 def media_type_of(body: bytes, told: str | None = None) -> str:
     """The media type of a manifest body: its own `mediaType`, else its shape, else what was `told`."""
-    document = _json_object(body)
+    document = json_object(body)
     own = document.get("mediaType")
     if isinstance(own, str) and is_media_type(own):
         return own
@@ -112,7 +113,7 @@ class Place:
 
 def referenced(body: bytes) -> list[Descriptor]:
     """Descriptors a manifest or index points at, in its order; malformed ones are left out."""
-    document = _json_object(body)
+    document = json_object(body)
     found: list[object] = [document.get("config"), document.get("subject")]
     for key in ("layers", "blobs", "manifests"):
         value = document.get(key)
@@ -123,7 +124,7 @@ def referenced(body: bytes) -> list[Descriptor]:
 
 def parts(body: bytes) -> list[Descriptor]:
     """The blobs an image is made of: its config and layers, each once, in the manifest's order."""
-    document = _json_object(body)
+    document = json_object(body)
     layers = document.get("layers")
     items = [document.get("config"), *(layers if isinstance(layers, list) else [])]
     found = [descriptor for item in items if (descriptor := _descriptor(item)) is not None]
@@ -132,7 +133,7 @@ def parts(body: bytes) -> list[Descriptor]:
 
 def choices(body: bytes) -> list[tuple[Descriptor, Platform | None]]:
     """The manifests an index offers, with their platforms where those are told; empty for a manifest."""
-    manifests = _json_object(body).get("manifests")
+    manifests = json_object(body).get("manifests")
     found = []
     for item in manifests if isinstance(manifests, list) else []:
         descriptor = _descriptor(item)
@@ -148,7 +149,7 @@ def filter_referrers(body: bytes, artifact_type: str | None) -> bytes:
     """
     if artifact_type is None:
         return body
-    document = _json_object(body)
+    document = json_object(body)
     manifests = document.get("manifests")
     kept = [
         item
@@ -156,14 +157,6 @@ def filter_referrers(body: bytes, artifact_type: str | None) -> bytes:
         if isinstance(item, dict) and item.get("artifactType") == artifact_type
     ]
     return json.dumps({**document, "manifests": kept}, separators=(",", ":")).encode()
-
-
-def _json_object(body: bytes) -> dict[str, object]:
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def _platform(item: object) -> Platform | None:

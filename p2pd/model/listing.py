@@ -5,11 +5,11 @@ Source: OCI distribution-spec 1.1, "Listing Tags" and "Listing Referrers".
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from enum import Enum
 
 from p2pd.model.errors import Stale
+from p2pd.model.json_text import json_object
 from p2pd.model.reference import Digest, Repository
 
 __all__ = [
@@ -78,7 +78,7 @@ class StaleListing(Stale):
 
 def tags_of(body: bytes) -> list[str] | None:
     """The tags of such a list; None where the body is none."""
-    tags = _document(body).get("tags", False)
+    tags = json_object(body).get("tags", False)
     # Some registries say null where there is none.
     if tags is None:
         return []
@@ -87,18 +87,10 @@ def tags_of(body: bytes) -> list[str] | None:
 
 def referrers_of(body: bytes) -> list[object] | None:
     """The descriptors of such a list, as they came; None where the body is none."""
-    manifests = _document(body).get("manifests")
+    manifests = json_object(body).get("manifests")
     return manifests if isinstance(manifests, list) else None
 
 
 def is_listing(kind: ListingKind, body: bytes) -> bool:
     """Whether a body has the shape of such a list."""
     return (tags_of if kind is ListingKind.TAGS else referrers_of)(body) is not None
-
-
-def _document(body: bytes) -> dict[str, object]:
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
