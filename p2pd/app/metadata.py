@@ -31,7 +31,7 @@ class Metadata:
     def learn(self, meta: SegmentMeta, *, announce: bool) -> None:
         """Metadata from a seeder, or of this node's own making."""
         state = self._state
-        if meta.blob_size != state.layout.size or not meta.is_consistent or meta.index in self.known:
+        if not self._fits(meta) or meta.index in self.known:
             return
         self.known[meta.index] = meta
         if announce:
@@ -46,7 +46,7 @@ class Metadata:
         Pieces that fit wrong hashes would be delivered before the whole sha256 can be judged: what they
         vouch for is held back until that is known, or for `HELD_BACK` seconds.
         """
-        if meta.index not in self.known:
+        if self._fits(meta) and meta.index not in self.known:
             self._hearsay.heard(node, meta, trio.current_time())
             self.believe()
 
@@ -65,10 +65,13 @@ class Metadata:
                 continue
             self.learn(belief.meta, announce=False)
             self.is_hearsay = True
-            is_learnt = belief.meta.index in self.known
-            if is_learnt and belief.is_doubtful and self._doubted_at is None:
+            if belief.is_doubtful and self._doubted_at is None:
                 self._doubted_at = now
                 state.partial.hold_back(True)
+
+    def _fits(self, meta: SegmentMeta) -> bool:
+        """Whether it is of this blob as this node knows it; a peer may think otherwise of its size."""
+        return meta.blob_size == self._state.layout.size and meta.is_consistent
 
     def doubt_no_longer(self, now: float) -> None:
         """Let clients have what only peers vouch for, where they have waited as long as they can."""

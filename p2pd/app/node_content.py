@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
-from typing import TypeVar
 
 import structlog
 import trio
 from prometheus_client import Counter
 
+from p2pd.app.bounded import Bounded
 from p2pd.app.everyone import ask_everyone
 from p2pd.app.listings import Listings
 from p2pd.app.passing import Passing
@@ -21,7 +20,7 @@ from p2pd.app.tags import Tags
 from p2pd.app.transfer import Transfer
 from p2pd.app.transfers import Transfers
 from p2pd.model.content import Manifest, Place, filter_referrers, parts, referenced
-from p2pd.model.errors import NotFound, StoreError
+from p2pd.model.errors import NotFound, StoreError, WrongContent
 from p2pd.model.layout import SMALL_BLOB
 from p2pd.model.listing import Listing
 from p2pd.model.messages import Query, QueryReply, Reply
@@ -29,8 +28,6 @@ from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.ports.content import Blob
 
 __all__ = ["NodeContent"]
-
-T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -49,8 +46,9 @@ class NodeContent:
         self._tags = tags
         self._listings = Listings(site)
         self._passing = Passing(site)
-        self._sizes: OrderedDict[Digest, int] = OrderedDict()
-        self._places: OrderedDict[Digest, Place] = OrderedDict()
+        self._sizes: Bounded[Digest, int] = Bounded(REMEMBERED)
+        self._places: Bounded[Digest, Place] = Bounded(REMEMBERED)
+        self._misled: Bounded[Digest, None] = Bounded(REMEMBERED)
 
     async def manifest(self, repository: Repository, reference: Digest | Tag) -> Manifest:
         stale, told, digest = False, None, reference
@@ -69,9 +67,9 @@ class NodeContent:
             digest, told = descriptor.digest, descriptor.media_type
             body = await self._small.obtain(repository, digest, is_manifest=True)
         for descriptor in referenced(body):
-            _remember(self._sizes, descriptor.digest, descriptor.size)
+            self._sizes[descriptor.digest] = descriptor.size
         for index, descriptor in enumerate(parts(body)):
-            _remember(self._places, descriptor.digest, Place(digest, index))
+            self._places[descriptor.digest] = Place(digest, index)
         manifest = Manifest.verified(body, digest, told)
         return Manifest(manifest.descriptor, body, stale)
 
@@ -83,7 +81,12 @@ class NodeContent:
         running = self._transfers.running(digest)
         size = running.layout.size if running is not None else await self._size(repository, digest)
         if size <= SMALL_BLOB:
-            body = await self._small.obtain(repository, digest, is_manifest=False)
+            try:
+                body = await self._small.obtain(repository, digest, is_manifest=False)
+            except WrongContent:
+                self._misled[digest] = None
+                raise
+            self._misled.pop(digest, None)
             return _Counted(_Bytes(body), metrics.served_bytes)
         try:
             transfer = await self._transfers.obtain(repository, digest, size, self._places.get(digest))
@@ -119,13 +122,19 @@ class NodeContent:
         return replace(found, body=filter_referrers(found.body, artifact_type))
 
     async def _size(self, repository: Repository, digest: Digest) -> int:
-        """From the manifest that was just served, else from a peer, else over the WAN."""
-        known = self._sizes.get(digest)
-        if known is None:
-            known = await self._size_from_peers(digest)
+        """From the manifest that was just served, else from a peer, else over the WAN.
+
+        Over the WAN alone where the blob came out wrong: a peer, or another image's manifest, may have told
+        a wrong size, and would do so again.
+        """
+        known = None
+        if digest not in self._misled and not self._transfers.went_wrong(digest):
+            known = self._sizes.get(digest)
+            if known is None:
+                known = await self._size_from_peers(digest)
         if known is None:
             known = await self._site.wan.blob_size(repository, digest)
-        _remember(self._sizes, digest, known)
+        self._sizes[digest] = known
         return known
 
     async def _size_from_peers(self, digest: Digest) -> int | None:
@@ -138,13 +147,6 @@ class NodeContent:
         await ask_everyone(self._site.peers, Query(digest), QUERY, take)
         # One peer may lie about a size, and the transfer would fail on it: only what all say counts.
         return sizes[0] if len(set(sizes)) == 1 else None
-
-
-def _remember(known: OrderedDict[Digest, T], digest: Digest, value: T) -> None:
-    known[digest] = value
-    known.move_to_end(digest)
-    while len(known) > REMEMBERED:
-        known.popitem(last=False)
 
 
 class _Bytes:

@@ -13,6 +13,7 @@ from contextlib import aclosing
 import structlog
 import trio
 
+from p2pd.app.bounded import Bounded
 from p2pd.app.everyone import ask_everyone
 from p2pd.app.site import Site
 from p2pd.app.unkept import Following, checked
@@ -39,6 +40,7 @@ log = structlog.get_logger()
 AT_ONCE = 8
 """Blobs on their way through at a time; each takes a few MiB of memory."""
 
+_DISTRUSTED = 4096
 _PEER_BITE = MIB
 _WAN_BITE = 2 * MIB
 _QUERY = 0.5
@@ -57,7 +59,7 @@ class Passing:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._running = 0
-        self._distrusted: set[Digest] = set()
+        self._distrusted: Bounded[Digest, None] = Bounded(_DISTRUSTED)
 
     def blob(self, repository: Repository, digest: Digest, size: int) -> Blob:
         """From its first byte on; any other range is refused: its bytes could not be checked."""
@@ -86,7 +88,7 @@ class Passing:
 
         def wrong() -> WrongContent:
             # Somebody lied, and nobody can say who: next time without peers.
-            self._distrusted.add(digest)
+            self._distrusted[digest] = None
             return WrongContent(f"{digest}: the bytes that were passed through are not it")
 
         self._running += 1

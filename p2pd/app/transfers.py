@@ -9,6 +9,7 @@ from functools import partial as bind
 import structlog
 import trio
 
+from p2pd.app.bounded import Bounded
 from p2pd.app.reporting import report_nowait
 from p2pd.app.site import Site
 from p2pd.app.transfer import Transfer
@@ -28,6 +29,9 @@ FAILURE_REMEMBERED = 5.0
 
 SOURCE_DEADLINE = 8.0
 """Seconds within which a source must be live, else the client is told to go elsewhere."""
+
+
+_WRONG = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +57,17 @@ class Transfers:
         self._nursery = nursery
         self._running: dict[Digest, Transfer] = {}
         self._failures: dict[Digest, _Failure] = {}
-        self._distrusted: set[Digest] = set()
+        self._wrong: Bounded[Digest, bool] = Bounded(_WRONG)
         self._starting = trio.Lock()
         self._is_reporting = False
         site.peers.on_change(self._peers_changed)
 
     def running(self, digest: Digest) -> Transfer | None:
         return self._running.get(digest)
+
+    def went_wrong(self, digest: Digest) -> bool:
+        """Whether its last attempts, if any, gave other bytes than it or of another size."""
+        return digest in self._wrong
 
     def use(self) -> LinkUse:
         """What this node uses of the links now.
@@ -130,7 +138,7 @@ class Transfers:
             self._site,
             repository,
             partial,
-            alone=digest in self._distrusted,
+            alone=self._wrong.get(digest, False),
             background=background,
             place=place,
         )
@@ -169,14 +177,14 @@ class Transfers:
         self._count(transfer, seconds)
         about = {"digest": str(digest), "repository": str(transfer.repository)}
         if error is None:
-            self._distrusted.discard(digest)
+            self._wrong.pop(digest, None)
             size, over_wan = transfer.layout.size, transfer.wan_bytes
             log.info("transfer.ends", **about, bytes=size, wan_bytes=over_wan, seconds=seconds)
             return
         log.warning("transfer.fails", **about, seconds=seconds, reason=str(error))
-        if isinstance(error, WrongContent) and transfer.is_peers_fault:
-            # Somebody on the site lied or is broken, and nobody can say who: next time without peers.
-            self._distrusted.add(digest)
+        if isinstance(error, WrongContent):
+            # Where a peer may have lied, or be broken, nobody can say which: next time without them.
+            self._wrong[digest] = transfer.is_peers_fault or self._wrong.get(digest, False)
         now = trio.current_time()
         self._failures = {d: f for d, f in self._failures.items() if f.until > now}
         self._failures[digest] = _Failure(error, now + FAILURE_REMEMBERED)

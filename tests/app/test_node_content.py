@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import aclosing, suppress
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from trio.testing import MockClock
 
 from p2pd.app.node_content import REMEMBERED
 from p2pd.app.tags import FRESH_FOR
+from p2pd.app.transfers import FAILURE_REMEMBERED
 from p2pd.decide.ownership import object_key, ranked
 from p2pd.model.content import OCI_MANIFEST, Descriptor
-from p2pd.model.errors import NotFound, Unavailable
+from p2pd.model.errors import NotFound, Unavailable, WrongContent
 from p2pd.model.layout import MIB
 from p2pd.model.messages import Query, QueryReply, Reply, Request, Resolve, Resolved
 from p2pd.model.reference import Digest, Tag
@@ -42,6 +44,13 @@ async def read(node: MemoryNode, body: bytes) -> bytes:
     blob = await node.content.blob(REPOSITORY, digest_of(body))
     assert blob.size == len(body)
     return b"".join([chunk async for chunk in blob.chunks(0, blob.size)])
+
+
+async def read_whatever_comes(node: MemoryNode, body: bytes) -> None:
+    blob = await node.content.blob(REPOSITORY, digest_of(body))
+    async with aclosing(blob.chunks(0, blob.size)) as chunks:
+        async for chunk in chunks:
+            assert body.startswith(chunk)
 
 
 async def test_an_image(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -106,6 +115,33 @@ async def test_a_size_is_taken_from_peers_only_when_all_say_the_same(
         publish(site)
         assert await read(node, SMALL) == SMALL
         assert site.seeder.asked["blob_size"] == asks_wan
+
+
+@pytest.mark.parametrize("teller", ["peer", "manifest"])
+@pytest.mark.parametrize("body", [SMALL, LARGE])
+@pytest.mark.parametrize("size", [100, 3 * MIB])
+async def test_a_wrong_size_is_believed_once(
+    tmp_path: Path, autojump_clock: MockClock, teller: str, body: bytes, size: int
+) -> None:
+    async def lie(request: Request) -> Reply:
+        if isinstance(request, Query):
+            return QueryReply(None, size)
+        raise NotFound("nothing else")
+
+    async with open_site(tmp_path) as site:
+        node = site.join(1)
+        publish(site)
+        if teller == "peer":
+            site.lan.join(node_id(2), ScriptedHandler(lie))
+            await site.met()
+        else:
+            layers = [{"mediaType": "x/y", "digest": str(digest_of(body)), "size": size}]
+            other = json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "layers": layers})
+            await node.content.manifest(REPOSITORY, site.seeder.put(other.encode()))
+        with suppress(WrongContent):
+            await read_whatever_comes(node, body)
+        await trio.sleep(FAILURE_REMEMBERED + 1)
+        assert await read(node, body) == body
 
 
 async def test_sizes_remembered_are_bounded(
