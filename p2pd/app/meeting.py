@@ -84,8 +84,9 @@ class Meeting:
         else:
             claimed = bytes_to_bits(progress.claimed, count)
             state.plan.member_progress(node, have, claimed, Way(progress.wan), now)
-            if have | claimed:
-                # It is coming, if only by and by: a leader's first segment may take long on a slow WAN.
+            if have or (claimed and not progress.waits):
+                # It is coming, if only by and by: a leader's first segment may take long on a slow WAN. But
+                # where the WAN hangs, all claim and none gets anything.
                 state.live.set()
         state.poke()
 
@@ -99,7 +100,7 @@ class Meeting:
         if not state.plan.member_advanced(node, gained, flying, Way(delta.wan), now):
             self._meet_again(node)
             return False
-        if gained | flying:
+        if gained or (flying and not delta.waits):
             state.live.set()
         return True
 

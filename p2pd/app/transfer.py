@@ -161,7 +161,8 @@ class Transfer:
 
     def due_report(self, now: float) -> ProgressDelta | None:
         """What members are to be told now."""
-        return self._report.due(self.plan.have, self.plan.claimed, self.plan.way.value, now)
+        plan = self.plan
+        return self._report.due(plan.have, plan.claimed, plan.way.value, now, waits=self._state.waits)
 
     def member_stands(self, node: str, progress: Progress) -> None:
         """A peer told how it stands."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import TypeVarTuple
 
@@ -26,6 +27,9 @@ Args = TypeVarTuple("Args")
 
 REFUSALS = (NotFound, Denied, RateLimited, WrongContent)
 """Faults that asking again in a moment does not mend: the last source's refusal is the client's answer."""
+
+FRESH = 8.0
+"""Seconds for which what came shows that more is coming: for so long a client waits for a source."""
 
 
 class TransferState:
@@ -53,7 +57,8 @@ class TransferState:
         self.is_refused_by_seeder = False
         self.wan_bytes = 0
         self.alive_at = now
-        """When the last byte came from anywhere."""
+        """When the last byte came from anywhere; at first, when it began."""
+        self._came_at = -math.inf
         self._told_fault = ""
         self._changed = trio.Event()
         self._grown = trio.Event()
@@ -84,8 +89,13 @@ class TransferState:
 
     def bytes_came(self, count: int) -> None:
         """Bytes (or at least headers) arrived over either plane."""
-        self.alive_at = trio.current_time()
+        self.alive_at = self._came_at = trio.current_time()
         self.live.set()
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing came of late: what this node claims is then no source for others."""
+        return trio.current_time() - self._came_at > FRESH
 
     def note_fault(self, error: P2pdError) -> None:
         """A source failed; others, or another attempt, may still do."""
@@ -108,6 +118,7 @@ class TransferState:
             bits_to_bytes(plan.claimed, count),
             plan.way.value,
             done=self.ended.is_set(),
+            waits=self.waits,
         )
 
     # This node's way over the WAN.

@@ -29,16 +29,19 @@ class Report:
     def __init__(self, digest: Digest, size: int) -> None:
         self._digest = digest
         self._size = size
-        self._told: tuple[int, int, str] | None = None
+        self._told: tuple[int, int, str, bool] | None = None
         self._told_at = self._told_whole_at = float("-inf")
 
-    def due(self, have: int, claimed: int, way: str, now: float) -> ProgressDelta | None:
+    def due(
+        self, have: int, claimed: int, way: str, now: float, *, waits: bool = False
+    ) -> ProgressDelta | None:
         """The delta to send now, None where there is nothing to say."""
-        state = (have, claimed & ~have, way)
+        state = (have, claimed & ~have, way, waits)
         if state == self._told and now - self._told_at < HEARTBEAT:
             return None
         gained = have & ~(self._told[0] if self._told is not None else 0)
         if now - self._told_whole_at >= WHOLE_EVERY:
             gained, self._told_whole_at = have, now
         self._told, self._told_at = state, now
-        return ProgressDelta(self._digest, self._size, *bits_to_run(gained), *bits_to_run(state[1]), way)
+        gains, flies = bits_to_run(gained), bits_to_run(state[1])
+        return ProgressDelta(self._digest, self._size, *gains, *flies, way, waits)

@@ -102,7 +102,8 @@ class Progress:
 
     `have`: stripes it holds and can give. `claimed`: stripes it holds or is fetching over the WAN
     right now. `wan`: by which way it can fetch: "seeder", "origin" or "none". `done`: it is no
-    longer fetching (it holds the blob when `have` is full, else it gave up).
+    longer fetching (it holds the blob when `have` is full, else it gave up). `waits`: nothing of late
+    came of what it claims.
     """
 
     digest: Digest
@@ -111,6 +112,7 @@ class Progress:
     claimed: bytes
     wan: str
     done: bool = False
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ class ProgressDelta:
     flying_from: int
     flying: bytes
     wan: str
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,7 +145,7 @@ def _refused(f: Fields) -> Refused:
 
 
 def _progress_fields(p: Progress) -> list[object]:
-    return [p.digest.raw, p.size, p.have, p.claimed, p.wan, p.done]
+    return [p.digest.raw, p.size, p.have, p.claimed, p.wan, p.done, p.waits]
 
 
 def _progress(f: Fields) -> Progress:
@@ -154,7 +154,7 @@ def _progress(f: Fields) -> Progress:
     have, claimed, wan = _bits(f, stripes), _bits(f, stripes), f.text()
     if wan not in _WAN:
         raise PeerProtocolError(f"way to the WAN {one_line(wan, 32)!r} is not one of {', '.join(_WAN)}")
-    return Progress(digest, size, have, claimed, wan, f.boolean())
+    return Progress(digest, size, have, claimed, wan, f.boolean(), f.later_boolean())
 
 
 def _bits(f: Fields, count: int) -> bytes:
@@ -169,7 +169,7 @@ def _batch_fields(m: ProgressBatch) -> list[object]:
 
 
 def _delta_fields(d: ProgressDelta) -> list[object]:
-    return [d.digest.raw, d.size, d.gained_from, d.gained, d.flying_from, d.flying, d.wan]
+    return [d.digest.raw, d.size, d.gained_from, d.gained, d.flying_from, d.flying, d.wan, d.waits]
 
 
 def _batch(f: Fields) -> ProgressBatch:
@@ -177,7 +177,7 @@ def _batch(f: Fields) -> ProgressBatch:
     deltas = []
     for item in f.array()[:DELTAS_LIMIT]:
         try:
-            raw, size, gained_from, gained, flying_from, flying, wan, *_ = item
+            raw, size, gained_from, gained, flying_from, flying, wan, *later = item
         except (TypeError, ValueError):
             raise PeerProtocolError("what is said of a blob's progress is not an array of seven") from None
         if type(raw) is not bytes or len(raw) != 32 or type(size) is not int or not 0 < size < INT_LIMIT:
@@ -187,7 +187,11 @@ def _batch(f: Fields) -> ProgressBatch:
         _check_run(flying_from, flying, stripes)
         if wan not in _WAN:
             raise PeerProtocolError(f"way to the WAN is not one of {', '.join(_WAN)}")
-        deltas.append(ProgressDelta(digest_of(raw), size, gained_from, gained, flying_from, flying, wan))
+        waits = later[0] if later else False
+        if type(waits) is not bool:
+            raise PeerProtocolError("what is said of a blob's progress does not tell whether it waits")
+        gains, flies = (gained_from, gained), (flying_from, flying)
+        deltas.append(ProgressDelta(digest_of(raw), size, *gains, *flies, wan, waits))
     return ProgressBatch(tuple(deltas))
 
 

@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from p2pd.app.transfers import SOURCE_DEADLINE
 from p2pd.model.errors import NotFound, Unavailable
 from p2pd.model.layout import MIB
 from p2pd.model.reference import Digest
@@ -104,6 +105,50 @@ async def test_content_nobody_has_is_refused_quickly(tmp_path: Path, autojump_cl
         del site.seeder.blobs[digest]
         with trio.fail_after(5), pytest.raises(NotFound):
             await pull(node, digest)
+
+
+@pytest.mark.parametrize("seeder", [True, False])
+async def test_where_the_wan_hangs_no_node_takes_another_s_request_for_a_source(
+    tmp_path: Path, autojump_clock: MockClock, seeder: bool
+) -> None:
+    async with open_site(tmp_path, swarm=True) as site:
+        nodes = await join(site, range(1, 5), seeder=seeder)
+        for source in (site.seeder, site.origin):
+            source.hangs_for = 5.0
+
+        async def refused(node: MemoryNode, digest: Digest) -> None:
+            began = trio.current_time()
+            with pytest.raises(Unavailable, match="no source"):
+                await node.transfers.obtain(REPOSITORY, digest, len(DATA))
+            assert trio.current_time() < began + SOURCE_DEADLINE + 0.1
+
+        for data in (DATA, DATA[::-1]):  # found hanging, and known to hang
+            digest = site.seeder.put(data)
+            site.origin.put(data)
+            async with trio.open_nursery() as nursery:
+                for node in nodes:
+                    nursery.start_soon(refused, node, digest)
+            await trio.sleep(30)
+
+
+@pytest.mark.parametrize("seeder", [True, False])
+async def test_a_slow_wan_is_waited_for(tmp_path: Path, autojump_clock: MockClock, seeder: bool) -> None:
+    """Long before anybody has a stripe every node knows that the blob comes."""
+    async with open_site(tmp_path, swarm=True) as site:
+        nodes = await join(site, range(1, 5), seeder=seeder)
+        digest = site.seeder.put(DATA)
+        site.origin.put(DATA)
+        site.seeder.bytes_s = site.origin.bytes_s = MIB / 16
+
+        async def begun(node: MemoryNode) -> None:
+            await node.transfers.obtain(REPOSITORY, digest, len(DATA))
+            assert trio.current_time() < 2
+
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                for node in nodes:
+                    nursery.start_soon(begun, node)
+        assert site.seeder.given[digest] + site.origin.given[digest] < MIB
 
 
 async def test_what_an_earlier_run_staged_is_not_fetched_again(

@@ -1,5 +1,7 @@
 """What members are told, and when."""
 
+from dataclasses import replace
+
 from p2pd.decide.bits import bits_to_run, run_to_bits
 from p2pd.decide.report import HEARTBEAT, WHOLE_EVERY, Report
 from p2pd.model.layout import MIB
@@ -35,6 +37,8 @@ def test_without_news_there_is_a_heartbeat() -> None:
     assert report.due(0, 1, "seeder", HEARTBEAT - 0.1) is None
     assert report.due(0, 1, "none", HEARTBEAT - 0.1) == delta(0, 1, "none"), "another way is news"
     assert report.due(0, 1, "none", 2 * HEARTBEAT) == delta(0, 1, "none")
+    waiting = report.due(0, 1, "none", 2 * HEARTBEAT + 0.1, waits=True)
+    assert waiting == replace(delta(0, 1, "none"), waits=True), "so is that nothing comes of it"
 
 
 def test_what_got_lost_is_told_again() -> None:

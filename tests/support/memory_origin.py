@@ -29,7 +29,8 @@ def digest_of(data: bytes) -> Digest:
 class MemoryOrigin:
     """`SeederOrigin` over a dict. `fault`, when set, is raised by every call; it is set
     to Unavailable once `fault_after` bytes were given. One that `is_silent` never answers for a
-    segment or a blob, and says so to nobody.
+    segment or a blob, and says so to nobody; one that `hangs_for` seconds does not answer for so long, and
+    has then failed.
 
     `bytes_s` limits all streams together; `given` counts blob bytes, `asked` calls by name.
     """
@@ -41,6 +42,7 @@ class MemoryOrigin:
         self.tag_fault: P2pdError | None = None
         self.fault_after: int | None = None
         self.is_silent = False
+        self.hangs_for: float | None = None
         self.bytes_s = bytes_s
         self.given: Counter[Digest] = Counter()
         self.asked: Counter[str] = Counter()
@@ -127,6 +129,9 @@ class MemoryOrigin:
     async def _answer(self) -> None:
         if self.is_silent:
             await trio.sleep_forever()
+        if self.hangs_for is not None:
+            await trio.sleep(self.hangs_for)
+            raise Unavailable("it cannot be connected to in time")
         await trio.lowlevel.checkpoint()
 
     def _check(self, call: str) -> None:

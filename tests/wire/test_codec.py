@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]  # ships no types
@@ -71,7 +72,7 @@ def progresses(draw: st.DrawFn) -> Progress:
     seed = draw(st.integers(0, 2**64 - 1))
     have, claimed = ((seed * odd & full).to_bytes(length, "little") for odd in (3**80, 3**81))
     wan = draw(st.sampled_from(["seeder", "origin", "none"]))
-    return Progress(draw(digests), size, have, claimed, wan, draw(st.booleans()))
+    return Progress(draw(digests), size, have, claimed, wan, draw(st.booleans()), draw(st.booleans()))
 
 
 @st.composite
@@ -85,7 +86,7 @@ def deltas(draw: st.DrawFn) -> ProgressDelta:
         return first, bits.to_bytes(8, "little").rstrip(b"\x00")
 
     way = draw(st.sampled_from(["seeder", "origin", "none"]))
-    return ProgressDelta(draw(digests), size, *run(), *run(), way)
+    return ProgressDelta(draw(digests), size, *run(), *run(), way, draw(st.booleans()))
 
 
 @st.composite
@@ -187,13 +188,22 @@ def test_cut_anywhere_it_is_refused(message: Message, data: st.DataObject) -> No
 @settings(deadline=None)
 @given(messages)
 def test_with_a_field_less_it_is_refused(message: Message) -> None:
-    sent_ever_since = -2 if isinstance(message, Join) else -1
+    sent_ever_since = -2 if isinstance(message, Join | Progress) else -1
     assert "too few" in refused(array_of(message)[:sent_ever_since])
 
 
 def test_an_older_node_joins_without_saying_what_it_knows() -> None:
     join = Join(DIGEST, MIB, 0, knows_hashes=True)
     assert decode(msgpack.packb(array_of(join)[:-1])).message == Join(DIGEST, MIB, 0)
+
+
+def test_an_older_node_does_not_say_that_it_waits() -> None:
+    progress = Progress(DIGEST, MIB, b"\x00", b"\x01", "seeder", waits=True)
+    older = msgpack.packb(array_of(progress)[:-1])
+    assert decode(older).message == Progress(DIGEST, MIB, b"\x00", b"\x01", "seeder")
+    items = array_of(ProgressBatch((replace(DELTA, waits=True),)))
+    del items[3][0][7]
+    assert decode(msgpack.packb(items)).message == ProgressBatch((DELTA,))
 
 
 @settings(deadline=None)
@@ -349,6 +359,8 @@ DELTA = ProgressDelta(DIGEST, 9 * MIB, 2, b"\x05", 8, b"\x01", "none")
         (5, b"\x02"),
         (6, "moon"),
         (6, []),
+        (7, 1),
+        (7, None),
     ],
 )
 def test_a_word_on_progress_out_of_range_is_refused(index: int, value: object) -> None:
