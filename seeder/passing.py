@@ -8,14 +8,14 @@ can know whether it is right; who asks for ranges (nodes, runtimes) checks the w
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TypeVar
+from dataclasses import dataclass, field
 
 import structlog
 import trio
 
+from p2pd.app.bounded import Bounded
 from p2pd.app.flights import Flights
 from p2pd.app.unkept import Following, checked
 from p2pd.model.errors import NotFound, RateLimited, StoreError, Unavailable, WrongContent
@@ -30,15 +30,27 @@ __all__ = ["Passing"]
 
 log = structlog.get_logger()
 
-K = TypeVar("K")
-V = TypeVar("V")
-
 AT_ONCE = 64
 """Answers of an origin that are passed on at a time; more wait in line."""
+
+HASHES_FOR = 60.0
+"""Seconds for which the piece hashes of a segment are told again: nothing here shows whether they are right,
+and who has wrong ones can take no right bytes."""
 
 _REMEMBERED = 4096
 _TRIES = 3
 _PAUSE = 0.5
+
+
+Part = tuple[Repository, Digest, int, int]
+
+
+@dataclass(slots=True)
+class _Hashes:
+    """Of the first pieces of a segment, until `made_at` is set."""
+
+    sha1s: bytearray = field(default_factory=bytearray)
+    made_at: float | None = None
 
 
 class Passing:
@@ -48,10 +60,10 @@ class Passing:
         self._origin = origin
         self._metrics = metrics
         self._slots = trio.Semaphore(AT_ONCE)
-        self._sizes: OrderedDict[tuple[Repository, Digest], int] = OrderedDict()
-        self._told: OrderedDict[Digest, None] = OrderedDict()
-        self._hashes: OrderedDict[tuple[Digest, int, int], bytearray] = OrderedDict()
-        self._hashing: Flights[tuple[Repository, Digest, int, int], SegmentMeta] = Flights()
+        self._sizes: Bounded[tuple[Repository, Digest], int] = Bounded(_REMEMBERED)
+        self._told: Bounded[Digest, None] = Bounded(_REMEMBERED)
+        self._hashes: Bounded[Part, _Hashes] = Bounded(_REMEMBERED)
+        self._hashing: Flights[Part, SegmentMeta] = Flights()
 
     async def blob(self, repository: Repository, digest: Digest, reason: StoreError) -> Blob:
         """The blob as its origin gives it. Raises P2pdError."""
@@ -134,21 +146,20 @@ class Passing:
         """Log that a blob is passed through: once, not for each of its parts."""
         if digest not in self._told:
             log.warning("blob.passed_through", digest=str(digest), size=size, reason=str(reason))
-        _remember(self._told, digest, None)
+        self._told[digest] = None
 
     async def _size(self, repository: Repository, digest: Digest, reason: StoreError) -> int:
         known = self._sizes.get((repository, digest))
         if known is None:
             known = await self._origin.blob_size(repository, digest)
         self.tell(digest, known, reason)
-        _remember(self._sizes, (repository, digest), known)
+        self._sizes[repository, digest] = known
         return known
 
     async def _hash(self, repository: Repository, digest: Digest, size: int, index: int) -> SegmentMeta:
         segment = Layout(size).segment(index)
-        hashes = self._hashes.get((digest, size, index), bytearray())
-        _remember(self._hashes, (digest, size, index), hashes)
-        start = segment.offset + len(hashes) // SHA1_BYTES * segment.piece_length
+        hashes = self._hashes_of((repository, digest, size, index))
+        start = segment.offset + len(hashes.sha1s) // SHA1_BYTES * segment.piece_length
         stop = segment.offset + segment.length
         piece = bytearray()
         async with aclosing(self.bytes_of(repository, digest, size, (start, stop))) as chunks:
@@ -156,21 +167,24 @@ class Passing:
                 piece += chunk
                 while len(piece) >= segment.piece_length:
                     whole, piece = piece[: segment.piece_length], piece[segment.piece_length :]
-                    hashes += await trio.to_thread.run_sync(_sha1, whole)
+                    hashes.sha1s += await trio.to_thread.run_sync(_sha1, whole)
         if piece:
-            hashes += await trio.to_thread.run_sync(_sha1, piece)
-        return SegmentMeta(digest, size, index, bytes(hashes))
+            hashes.sha1s += await trio.to_thread.run_sync(_sha1, piece)
+        if hashes.made_at is None:
+            hashes.made_at = trio.current_time()
+        return SegmentMeta(digest, size, index, bytes(hashes.sha1s))
+
+    def _hashes_of(self, part: Part) -> _Hashes:
+        """What is known by now. By repository: the origin of one must not speak for another."""
+        known = self._hashes.get(part)
+        if known is None or (known.made_at is not None and trio.current_time() - known.made_at > HASHES_FOR):
+            known = _Hashes()
+        self._hashes[part] = known
+        return known
 
 
 def _sha1(data: bytearray) -> bytes:
     return hashlib.sha1(data, usedforsecurity=False).digest()
-
-
-def _remember(known: OrderedDict[K, V], key: K, value: V) -> None:
-    known[key] = value
-    known.move_to_end(key)
-    while len(known) > _REMEMBERED:
-        known.popitem(last=False)
 
 
 class _Through:

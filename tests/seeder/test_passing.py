@@ -13,7 +13,8 @@ from p2pd.model.errors import NotFound, Unavailable, WrongContent
 from p2pd.model.layout import MIB, SEGMENT
 from p2pd.model.reference import Digest
 from p2pd.ports.content import Blob
-from tests.seeder.test_content import APP, BODY, DIGEST, Bench, read
+from seeder.passing import HASHES_FOR
+from tests.seeder.test_content import APP, BODY, DIGEST, OTHER, Bench, read
 from tests.support.memory_store import meta_of
 from tests.support.scripted_origin import Step
 
@@ -97,3 +98,32 @@ async def test_hashing_that_is_given_up_goes_on_where_it_was(bench: Bench, autoj
     meta = await bench.content.segment_meta(APP, DIGEST, len(BODY), 0)
     assert meta == meta_of(DIGEST, BODY, len(BODY), 0)
     assert bench.origin.asked[-1][0] > 0
+
+
+async def test_hashes_of_an_origins_wrong_bytes_are_not_told_for_ever(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    bench.store.capacity = 0
+    await read(await bench.content.blob(APP, DIGEST))
+    right, wrong = (meta_of(DIGEST, body, len(BODY), 0) for body in (BODY, bytes(len(BODY))))
+    bench.origin.steps = [Step(body=bytes(len(BODY))), Step()]
+    assert await bench.content.segment_meta(APP, DIGEST, len(BODY), 0) == wrong
+    bench.origin.asked.clear()
+    assert await bench.content.segment_meta(APP, DIGEST, len(BODY), 0) == wrong
+    assert (0, len(BODY)) not in bench.origin.asked, "the nodes of a site ask one after the other"
+    await trio.sleep(HASHES_FOR + 1)
+    assert await bench.content.segment_meta(APP, DIGEST, len(BODY), 0) == right
+
+
+async def test_repositories_that_are_hashed_at_once_do_not_mix(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    bench.store.capacity = 0
+    await read(await bench.content.blob(APP, DIGEST))
+    bench.origin.steps = [Step(chunk=300_000, pause=0.5)]
+    async with trio.open_nursery() as nursery:
+        for repository in (APP, OTHER):
+            nursery.start_soon(bench.content.segment_meta, repository, DIGEST, len(BODY), 0)
+    for repository in (APP, OTHER):
+        meta = await bench.content.segment_meta(repository, DIGEST, len(BODY), 0)
+        assert meta == meta_of(DIGEST, BODY, len(BODY), 0)
