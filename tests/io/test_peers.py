@@ -137,11 +137,9 @@ async def test_a_second_address_is_kept_for_when_the_first_dies(
 ) -> None:
     async with open_lan() as lan:
         network = await lan.node()
-        lan.up |= {("10.0.0.2", 7781), ("10.9.0.2", 7781)}
-        network.add_address("10.0.0.2", 7781)
-        _, first = await accept(lan)
+        lan.up.add(("10.9.0.2", 7781))
+        first = await lan.live(network)
         lan.nursery.start_soon(answer_pings, first)
-        await wait_live(network, "10.0.0.2")
         network.add_address("10.9.0.2", 7781)
         _, second = await accept(lan)
         assert await second.receive() is None
@@ -161,10 +159,8 @@ async def test_a_node_that_moved_is_live_again_before_its_old_link_times_out(
 ) -> None:
     async with open_lan() as lan:
         network = await lan.node()
-        lan.up |= {("10.0.0.2", 7781), ("10.0.0.9", 7781)}
-        network.add_address("10.0.0.2", 7781)
-        await accept(lan)
-        await wait_live(network, "10.0.0.2")
+        lan.up.add(("10.0.0.9", 7781))
+        await lan.live(network)
         moved_at = trio.current_time()
         network.add_address("10.0.0.9", 7781)
         await accept(lan)
@@ -193,9 +189,7 @@ async def test_an_idle_link_that_answers_lives_and_is_asked_every_5_seconds(
 ) -> None:
     async with open_lan() as lan:
         network = await lan.node()
-        lan.up.add(("10.0.0.2", 7781))
-        network.add_address("10.0.0.2", 7781)
-        _, wire = await accept(lan)
+        wire = await lan.live(network)
         pings = 0
         with trio.move_on_after(101):
             while (envelope := await wire.receive()) is not None:
@@ -212,10 +206,7 @@ async def test_a_peer_that_speaks_is_not_asked_whether_it_lives(
     async with open_lan() as lan:
         network = await lan.node()
         network.set_busy(True)
-        lan.up.add(("10.0.0.2", 7781))
-        network.add_address("10.0.0.2", 7781)
-        _, wire = await accept(lan)
-        await wait_live(network, "10.0.0.2")
+        wire = await lan.live(network)
         theirs = await lan.introduced(network)
         first = await wire.receive()
         assert first is not None
@@ -238,10 +229,7 @@ async def test_a_peer_that_speaks_is_not_asked_whether_it_lives(
 async def test_a_peer_that_takes_nothing_is_dropped(autojump_clock: trio.testing.MockClock) -> None:
     async with open_lan() as lan:
         network = await lan.node()
-        lan.up.add(("10.0.0.2", 7781))
-        network.add_address("10.0.0.2", 7781)
-        await accept(lan)
-        await wait_live(network, "10.0.0.2")
+        await lan.live(network)
         notice = Progress(DIGEST, 1, b"\x00", b"\x00", "none")
         for _ in range(QUEUE_MESSAGES + 1):
             network.notify_nowait([B], notice)
@@ -256,10 +244,7 @@ async def test_only_replies_belong_on_the_connection_we_dialled(
 ) -> None:
     async with open_lan() as lan:
         network = await lan.node()
-        lan.up.add(("10.0.0.2", 7781))
-        network.add_address("10.0.0.2", 7781)
-        _, wire = await accept(lan)
-        await wait_live(network, "10.0.0.2")
+        wire = await lan.live(network)
         await wire.send(reply, 1)
         await wait_live(network)
 
@@ -267,10 +252,7 @@ async def test_only_replies_belong_on_the_connection_we_dialled(
 async def test_an_unknown_reply_fails_its_request_only(autojump_clock: trio.testing.MockClock) -> None:
     async with open_lan() as lan:
         network = await lan.node()
-        lan.up.add(("10.0.0.2", 7781))
-        network.add_address("10.0.0.2", 7781)
-        _, wire = await accept(lan)
-        await wait_live(network, "10.0.0.2")
+        wire = await lan.live(network)
 
         async def answer_strangely() -> None:
             while (envelope := await wire.receive()) is not None:
@@ -288,10 +270,7 @@ async def test_a_request_cancelled_at_any_point_leaves_nothing_behind(
 ) -> None:
     async with open_lan() as lan:
         network = await lan.node()
-        lan.up.add(("10.0.0.2", 7781))
-        network.add_address("10.0.0.2", 7781)
-        _, wire = await accept(lan)
-        await wait_live(network, "10.0.0.2")
+        wire = await lan.live(network)
         for after in (0.0, 0.001, 1.0):
             with trio.move_on_after(after) as scope:
                 await network.request(B, Query(DIGEST), 60)
@@ -329,12 +308,9 @@ async def test_a_shunned_host_is_left_out_both_ways_until_its_time_is_over(
 ) -> None:
     async with open_lan() as lan:
         network = await lan.node()
-        lan.up.add(("10.0.0.2", 7781))
-        network.add_address("10.0.0.2", 7781)
-        _, wire = await accept(lan)
+        wire = await lan.live(network)
         lan.nursery.start_soon(answer_pings, wire)
         theirs = await lan.introduced(network)
-        await wait_live(network, "10.0.0.2")
         network.shun("10.0.0.2", "it lied", 600)
         assert network.live() == []
         await theirs.send(Ping(), 1)

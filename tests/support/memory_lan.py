@@ -96,6 +96,14 @@ class Lan:
         assert isinstance(envelope.message, Hello)
         return wire
 
+    async def live(self, network: PeerNetwork, host: str = "10.0.0.2") -> Wire:
+        """Have `network` dial a node that is up; the far end of that connection, once the node is live."""
+        self.up.add((host, 7781))
+        network.add_address(host, 7781)
+        _, wire = await accept(self)
+        await wait_live(network, host)
+        return wire
+
 
 @asynccontextmanager
 async def open_lan() -> AsyncGenerator[Lan, None]:
