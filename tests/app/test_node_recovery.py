@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import shlex
-import ssl
 import struct
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from p2pd.model.messages import Hello, Message, Ping, Pong, Query, QueryReply
 from p2pd.model.reference import Digest, Tag
 from p2pd.wire.codec import decode, encode
 from p2pd.wire.frames import FRAME_LIMIT, FrameBuffer
+from tests.support.certificate import make_certificate, server_context
 from tests.support.daemon import Daemon, node_config, open_daemon, open_seeder, told
 from tests.support.waiting import until
 
@@ -31,11 +30,6 @@ LARGE = random.Random(4).randbytes(3 * MIB + 99)
 MANIFEST = b'{"schemaVersion": 2, "layers": []}'
 SOON = 10.0
 """Seconds: any answer has begun by then."""
-
-MAKE_CERTIFICATE = (
-    "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test "
-    "-addext subjectAltName=IP:127.0.0.1 -keyout key.pem -out cert.pem"
-)
 
 
 @pytest.fixture
@@ -228,13 +222,9 @@ async def _is_a_good_peer(port: int) -> None:
 
 
 async def test_an_origin_without_a_trusted_certificate(nursery: trio.Nursery, tmp_path: Path) -> None:
-    await trio.run_process(
-        shlex.split(MAKE_CERTIFICATE), cwd=tmp_path, capture_stdout=True, capture_stderr=True
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    certificate = await trio.to_thread.run_sync(make_certificate, tmp_path)
     registry = FaultRegistry()
-    await nursery.start(registry.run, context)
+    await nursery.start(registry.run, server_context(certificate))
     digest = registry.add_blob(SMALL)
     path = f"/v2/app/blobs/{digest}"
     async with open_daemon(node_config(tmp_path / "a", registry.url)) as node:

@@ -1,9 +1,6 @@
 """Which upstream is asked, and what goes along a redirect."""
 
 import json
-import shlex
-import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,13 +13,10 @@ from p2pd.io.origin import OriginClient
 from p2pd.model.errors import ConfigError, Denied, OriginFault, Unavailable
 from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.model.upstream import UpstreamSpec
+from tests.support.certificate import make_certificate, server_context
 
 APP = Repository("reg.test", "app")
 BODY = bytes(range(256)) * 1024
-MAKE_CERTIFICATE = (
-    "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test "
-    "-addext subjectAltName=IP:127.0.0.1 -keyout key.pem -out cert.pem"
-)
 
 
 @pytest.fixture
@@ -52,17 +46,12 @@ async def client(registry: FaultRegistry, tmp_path: Path) -> AsyncIterator[Origi
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate for 127.0.0.1 that is its own CA, and its key."""
-    directory = tmp_path_factory.mktemp("tls")
-    cert, key = directory / "cert.pem", directory / "key.pem"
-    subprocess.run(shlex.split(MAKE_CERTIFICATE), cwd=directory, check=True, capture_output=True)
-    return cert, key
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 async def tls_registry(nursery: trio.Nursery, certificate: tuple[Path, Path]) -> FaultRegistry:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
     registry = FaultRegistry()
-    await nursery.start(registry.run, context)
+    await nursery.start(registry.run, server_context(certificate))
     return registry
 
 
