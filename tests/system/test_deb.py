@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.testbed import synthetic_image
+from benchmarks.testbed.images import Image
 from p2pd.app.config import NodeConfig
 from p2pd.app.settings import parse
+from p2pd.model.reference import Digest
 from seeder.config import SeederConfig
 from tests.support.machine import Machine, booted, missing_prerequisite, wait_for
 
@@ -26,6 +28,7 @@ pytestmark = pytest.mark.system
 ROOT = Path(__file__).parents[2]
 BASE = ROOT / "build" / "deb-cache" / "root-amd64"
 ORIGIN = "127.0.0.1:5000"
+UPSTREAM = f'[upstreams."{ORIGIN}"]\nurl = "http://{ORIGIN}"\n'
 
 Boot = Callable[..., Machine]
 
@@ -191,11 +194,32 @@ def test_a_mistake_in_the_configuration_is_told_once(packages: dict[str, Path], 
     assert "seeder.listen" in machine.run("journalctl", "-u", "p2pd-seeder")
 
 
-def test_an_update_breaks_no_pull(packages: dict[str, Path], newer: Path, boot: Boot) -> None:
-    """containerd pulls through node and seeder while the node's package is replaced."""
+def test_from_the_first_pull_to_the_purge(packages: dict[str, Path], newer: Path, boot: Boot) -> None:
+    """containerd pulls through node and seeder while the node's package is replaced; then all goes."""
     machine = boot("/usr/bin/containerd", "/usr/bin/ctr", "/usr/bin/docker-registry")
     image = synthetic_image(seed=7, size=48 << 20, layers=2)
     _start_runtime(machine)
+    _push(machine, image)
+    before = machine.files()
+    _set_up(machine, packages)
+    for program in packages:
+        assert json.loads(machine.run(program, "status", "--json"))["version"]
+    _pull_while_updating(machine, newer)
+    for blob in image.content:
+        with (machine.root / f"var/lib/containerd/{STORE}/blobs/sha256/{blob.digest.hex}").open("rb") as body:
+            assert hashlib.file_digest(body, "sha256").hexdigest() == blob.digest.hex
+    assert json.loads(machine.run("p2pd", "status", "--json"))["total"]["seeder"] > 0
+    _check_drop_ins(machine, image.content[-1].digest)
+
+    machine.run("dpkg", "--purge", *packages)
+    others = ("/var/lib/containerd", "/var/lib/registry", "/data", "/etc/systemd/system/p2pd.service.d")
+    after = {path for path in machine.files() if not path.startswith(others) and not path.endswith("-")}
+    assert after - before == set(), "the runtime's configuration and the state are as before"
+    assert machine.run("getent", "passwd", *packages, check=False) == ""
+    assert machine.run("pgrep", "-f", "p2pd", check=False) == ""
+
+
+def _push(machine: Machine, image: Image) -> None:
     push = "import sys; from benchmarks.testbed.images import *; from pathlib import Path; "
     push += "push_image(Image.load(Path(sys.argv[1])), sys.argv[2], 'app', '1')"
     subprocess.run(
@@ -203,25 +227,33 @@ def test_an_update_breaks_no_pull(packages: dict[str, Path], newer: Path, boot: 
         check=True,
         cwd=ROOT,
     )  # fmt: skip
-    upstream = f'[upstreams."{ORIGIN}"]\nurl = "http://{ORIGIN}"\n'
+
+
+def _set_up(machine: Machine, packages: dict[str, Path]) -> None:
+    """As docs/quickstart.md has it."""
     for name, config, text in (
-        ("p2pd-seeder", "seeder.toml", upstream),
-        ("p2pd", "p2pd.toml", '[wan]\nseeders = ["http://127.0.0.1:7790"]\n' + upstream),
+        ("p2pd-seeder", "seeder.toml", UPSTREAM),
+        ("p2pd", "p2pd.toml", '[wan]\nseeders = ["http://127.0.0.1:7790"]\n' + UPSTREAM),
     ):
         machine.install(packages[name])
         (machine.root / "etc/p2pd" / config).write_text(text)
         machine.run("systemctl", "restart", name)
+    machine.run("p2pd", "runtime", "install", "containerd")
 
-    for program in packages:
-        assert json.loads(machine.run(program, "status", "--json"))["version"]
+
+def _pull_while_updating(machine: Machine, newer: Path) -> None:
     machine.sh("tc qdisc add dev lo root tbf rate 100mbit burst 256k latency 300ms")
+    fetch = (
+        "ctr",
+        "--debug",
+        "content",
+        "fetch",
+        "--hosts-dir",
+        "/etc/containerd/certs.d",
+        f"{ORIGIN}/app:1",
+    )
     with subprocess.Popen(
-        machine.command(
-            "ctr", "--debug", "content", "fetch", "--hosts-dir", "/etc/certs.d", f"{ORIGIN}/app:1"
-        ),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
+        machine.command(*fetch), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as pull:
         wait_for(lambda: _received(machine), "the first bytes")
         machine.sh("tc qdisc change dev lo root tbf rate 2mbit burst 256k latency 300ms")
@@ -230,9 +262,33 @@ def test_an_update_breaks_no_pull(packages: dict[str, Path], newer: Path, boot: 
         machine.sh("tc qdisc del dev lo root")
         _, said = pull.communicate(timeout=60)
     assert pull.returncode == 0, said[-2000:]
-    for blob in image.content:
-        with (machine.root / f"var/lib/containerd/{STORE}/blobs/sha256/{blob.digest.hex}").open("rb") as body:
-            assert hashlib.file_digest(body, "sha256").hexdigest() == blob.digest.hex
+
+
+def _check_drop_ins(machine: Machine, layer: Digest) -> None:
+    """The units' changes of docs/operating.md: hardened as it is, the node serves from containerd's files."""
+    page = (ROOT / "docs/operating.md").read_text()
+    drop_ins = dict(
+        re.findall(r"(?ms)^```ini\n# (/etc/systemd/system/p2pd\.service\.d/\S+)\n(.*?)^```$", page)
+    )
+    assert len(drop_ins) == page.count("```ini") >= 3
+    machine.run("systemctl", "stop", "p2pd")
+    machine.run("rm", "-r", "/var/lib/p2pd/store")
+    machine.run("mkdir", "-p", "/data/p2pd", "/etc/systemd/system/p2pd.service.d")
+    for path, text in drop_ins.items():
+        (machine.root / path[1:]).write_text(text)
+    config = '[wan]\ndirect = false\n[runtime]\ncontainerd_root = "/run/p2pd-containerd"\n' + UPSTREAM
+    (machine.root / "etc/p2pd/p2pd.toml").write_text(config)
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "start", "p2pd")
+    assert "p2pd.service.d" not in machine.run("journalctl", "-b"), "systemd takes every line"
+    assert "HTTPS_PROXY=" in machine.show("p2pd", "Environment")
+    assert "/data/p2pd" in machine.show("p2pd", "ReadWritePaths")
+    url = f"http://127.0.0.1:7780/v2/app/blobs/{layer}?ns={ORIGIN}"
+    read = "import hashlib, sys, urllib.request as u; "
+    read += "print(hashlib.file_digest(u.urlopen(sys.argv[1]), 'sha256').hexdigest())"
+    assert machine.run("python3", "-c", read, url).strip() == layer.hex
+    kept = [path for path in (machine.root / "var/lib/p2pd/store/blobs").rglob("*") if path.is_file()]
+    assert kept == [], "no second copy"
 
 
 STORE = "io.containerd.content.v1.content"
@@ -244,12 +300,7 @@ def _received(machine: Machine) -> int:
 
 
 def _start_runtime(machine: Machine) -> None:
-    """containerd and a registry, as transient units; containerd asks p2pd first, then the registry."""
-    hosts = machine.root / "etc/certs.d" / ORIGIN
-    hosts.mkdir(parents=True)
-    (hosts / "hosts.toml").write_text(
-        f'server = "http://{ORIGIN}"\n\n[host."http://127.0.0.1:7780"]\ncapabilities = ["pull", "resolve"]\n'
-    )
+    """containerd and a registry, as transient units."""
     registry = {
         "version": 0.1,
         "storage": {"filesystem": {"rootdirectory": "/var/lib/registry"}},
