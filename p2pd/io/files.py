@@ -23,6 +23,7 @@ __all__ = [
     "read_at",
     "read_part",
     "read_into",
+    "read_sound",
     "replace_file",
 ]
 
@@ -149,6 +150,16 @@ def read_at(file: Descriptor, offset: int, length: int) -> bytes:
         parts.append(data)
         missing -= len(data)
     return b"".join(parts)
+
+
+def read_sound(file: Descriptor, offset: int, length: int) -> bytes:
+    """The same for bytes with a checksum: those that the disk cannot read (a bad sector) count as gone."""
+    try:
+        return read_at(file, offset, length)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return b""
 
 
 def read_into(file: Descriptor, offset: int, buffer: memoryview) -> int:

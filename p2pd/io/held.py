@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -11,7 +10,7 @@ from functools import partial
 import structlog
 import trio
 
-from p2pd.io.files import Descriptor, disk_errors, read_at
+from p2pd.io.files import Descriptor, disk_errors, read_sound
 from p2pd.io.pieces import PieceHasher, PieceTable
 from p2pd.model.errors import StoreError
 from p2pd.model.layout import Layout
@@ -69,17 +68,12 @@ class FileHeldBlob:
     def piece(self, table: PieceTable, number: int) -> bytes | None:
         """Read and check one piece; None when it is not what was stored. Blocks."""
         stripe = self._layout.stripe(number)
-        data = read_at(self._file, stripe.start, stripe.stop - stripe.start)
+        data = read_sound(self._file, stripe.start, stripe.stop - stripe.start)
         return data if table.matches(number, data) else None
 
     async def _checked(self, read: Callable[[], bytes | None]) -> bytes:
         with disk_errors(f"read {self._digest}"):
-            try:
-                data = await trio.to_thread.run_sync(read)
-            except OSError as error:
-                if error.errno != errno.EIO:
-                    raise
-                data = None  # a bad sector: the blob is as good as corrupt
+            data = await trio.to_thread.run_sync(read)
         if data is not None:
             return data
         log.error("blob.lost", digest=str(self._digest), bytes=self._size, reason="corrupt")
@@ -89,7 +83,7 @@ class FileHeldBlob:
 
 def read_whole(file: Descriptor, digest: Digest, size: int) -> bytes | None:
     """A small blob, or None when its sha256 is wrong. Blocks."""
-    body = read_at(file, 0, size)
+    body = read_sound(file, 0, size)
     return body if hashlib.sha256(body).hexdigest() == digest.hex else None
 
 
@@ -99,7 +93,7 @@ async def hash_file(file: Descriptor, digest: Digest, size: int) -> PieceTable |
 
     def hash_some() -> bool:
         for _ in range(_PIECES_A_HOP):
-            data = read_at(file, hasher.position, hasher.piece_left)
+            data = read_sound(file, hasher.position, hasher.piece_left)
             if not data:
                 return False
             hasher.update(data)

@@ -29,6 +29,7 @@ from p2pd.io.files import (
     open_readonly,
     read_at,
     read_into,
+    read_sound,
     replace_file,
 )
 from p2pd.io.pieces import ENTRY_BYTES, PieceHasher, entry_of
@@ -335,8 +336,8 @@ def _hash_again(work: Work, hasher: PieceHasher) -> bool:
     """
     for _ in range(_PIECES_A_HOP):
         length = hasher.piece_left
-        told = read_at(work.journal, hasher.piece_count * ENTRY_BYTES, ENTRY_BYTES)
-        piece = read_at(work.data, hasher.position, length)
+        told = read_sound(work.journal, hasher.piece_count * ENTRY_BYTES, ENTRY_BYTES)
+        piece = read_sound(work.data, hasher.position, length)
         if not length or len(piece) != length or entry_of(piece) != told:
             return False
         hasher.update(piece, told[:SHA1_BYTES])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from p2pd.io.files import Files, ensure_dir
+from p2pd.io.files import Files, ensure_dir, open_readonly, read_sound
 from p2pd.io.pieces import PieceTable
 from p2pd.io.places import SIDECAR_SUFFIX, Places
 from p2pd.model.errors import InvalidReference
@@ -64,11 +64,14 @@ def scan(places: Places, files: Files) -> Index:
 def load_table(places: Places, digest: Digest, size: int) -> PieceTable | None:
     """The sidecar of a held blob; None where it is missing or no good."""
     try:
-        data = places.sidecar(digest).read_bytes()
+        table = _read_table(places, digest, PieceTable.encoded_size(size))
     except FileNotFoundError:
         return None
-    table = PieceTable.decode(data)
     return table if table is not None and table.size == size else None
+
+
+def _read_table(places: Places, digest: Digest, length: int) -> PieceTable | None:
+    return PieceTable.decode(read_sound(open_readonly(places.sidecar(digest)), 0, length))
 
 
 def _scan_shard(shard: Path, places: Places, files: Files, index: Index) -> None:
@@ -89,7 +92,7 @@ def _scan_shard(shard: Path, places: Places, files: Files, index: Index) -> None
         fits = size > SMALL_BLOB and length == PieceTable.encoded_size(size)
         if length is not None and not fits:
             # Either of the two is wrong. The sidecar has a checksum, so it can say which.
-            table = PieceTable.decode(places.sidecar(digest).read_bytes())
+            table = _read_table(places, digest, length)
             _remove(files, places.sidecar(digest))
             if table is not None:
                 log.error("blob.lost", digest=str(digest), bytes=size, reason="wrong size")

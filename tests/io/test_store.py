@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
@@ -216,6 +217,50 @@ async def test_rotten_assembly_is_cut_at_the_last_good_piece(store: FileStore, t
     await partial.commit()
     await partial.aclose()
     assert await read(store, body) == body
+
+
+@pytest.fixture
+def bad_sectors(monkeypatch: pytest.MonkeyPatch) -> dict[Path, int]:
+    """Files of which a read that takes in the byte at this offset fails."""
+    bad: dict[Path, int] = {}
+    pread = os.pread
+
+    def failing(fd: int, length: int, offset: int) -> bytes:
+        at = bad.get(Path(f"/proc/self/fd/{fd}").readlink())
+        if at is not None and offset <= at < offset + length:
+            raise OSError(errno.EIO, "bad sector")
+        return pread(fd, length, offset)
+
+    monkeypatch.setattr("p2pd.io.files.os.pread", failing)
+    return bad
+
+
+async def test_bad_sectors_cost_what_is_on_them(
+    store: FileStore, tmp_path: Path, bad_sectors: dict[Path, int]
+) -> None:
+    bad_sectors[blob_path(tmp_path, SMALL)] = bad_sectors[sidecar_path(tmp_path, BODY)] = 5
+    assert await store.read(digest_of(SMALL)) is None, "to be fetched again"
+    assert store.size_of(digest_of(SMALL)) is None
+    store = await reopened(store, tmp_path)
+    assert await read(store, BODY) == BODY, "checksums are made again"
+    del bad_sectors[sidecar_path(tmp_path, BODY)]
+    bad_sectors[blob_path(tmp_path, BODY)] = 600 * KIB
+    with pytest.raises(StoreError, match="corrupt"):
+        await read(store, BODY)
+    assert dict(store.held()) == {}
+
+
+async def test_an_assembly_is_gone_on_with_from_a_bad_sector(
+    store: FileStore, tmp_path: Path, bad_sectors: dict[Path, int]
+) -> None:
+    body = BODY[: 1400 * KIB]
+    partial = await store.begin(digest_of(body), len(body))
+    await partial.append(body[: 1300 * KIB])
+    await partial.aclose()
+    bad_sectors[tmp_path / "partial" / f"{digest_of(body).hex}.{len(body)}"] = 600 * KIB
+    partial = await store.begin(digest_of(body), len(body))
+    assert partial.frontier == 512 * KIB
+    await partial.aclose()
 
 
 async def test_assembly_of_another_size_is_dropped(store: FileStore, tmp_path: Path) -> None:
