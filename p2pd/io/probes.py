@@ -1,6 +1,6 @@
-"""Trying out what a node needs of its machine and network: ports, multicast, the disk.
+"""Trying out what a node needs of its machine and network: ports, HTTP, multicast, the disk.
 
-Nothing here is on the daemon's path. What does not work is an answer, not an error.
+Nothing here is on the daemon's path. What does not work is an answer, not an error, but for `http_get`.
 """
 
 from __future__ import annotations
@@ -14,19 +14,33 @@ import shutil
 import socket
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import trio
 import zeroconf
 
+from p2pd.io.http import HttpPool, Timeouts, read_body
 from p2pd.io.mdns import SERVICE_TYPE, LocalAddress
-from p2pd.model.errors import PeerProtocolError
+from p2pd.model.content import MANIFEST_TYPES
+from p2pd.model.errors import PeerProtocolError, UserMistake
 from p2pd.wire.txt import parse_txt
 
-__all__ = ["DiskFacts", "Heard", "Node", "bind_error", "connect_error", "disk_facts", "try_multicast"]
+__all__ = [
+    "DiskFacts",
+    "Heard",
+    "Node",
+    "bind_error",
+    "connect_error",
+    "disk_facts",
+    "http_get",
+    "try_multicast",
+]
 
+_ACCEPT = ", ".join(MANIFEST_TYPES)
+_HTTP = Timeouts(connect=5.0, headers=12.0, stall=10.0)
 _GROUP, _PORT = "224.0.0.251", 5353
 _DATAGRAM = 9000
 
@@ -162,6 +176,26 @@ def _node_of(data: bytes, sender: str) -> Node | None:
 
 
 # the disk
+
+
+async def http_get(
+    url: str, limit: int, *, ca_file: str | None = None, is_local: bool = False
+) -> tuple[int, Mapping[str, str], bytes]:
+    """Status, headers (names in lower case) and body, of at most `limit` bytes. Raises P2pdError.
+
+    Asks for manifests of images and indexes. `is_local`: past any proxy.
+    """
+    try:
+        target = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise UserMistake(f"{url[:200]!a} is no URL: {error}") from error
+    pool = HttpPool(ca_file, _HTTP, use_proxy=not is_local)
+    try:
+        response = await pool.send("GET", target, {"Accept": _ACCEPT})
+        body = await read_body(response, limit)
+    finally:
+        await pool.aclose()
+    return response.status_code, {name.lower(): value for name, value in response.headers.items()}, body
 
 
 @dataclass(frozen=True, slots=True)

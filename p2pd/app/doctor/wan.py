@@ -7,33 +7,21 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
-import httpx
 import trio
 
 from p2pd.app.config import NodeConfig
 from p2pd.app.doctor.finding import Finding, fail, ok, warn
 from p2pd.app.runtimes.manage import mirror_of
-from p2pd.io.http import HttpPool, Timeouts, read_body
+from p2pd.io.probes import http_get
 from p2pd.model.errors import P2pdError, Unavailable, WrongContent
 
 __all__ = ["Answer", "Mirror", "check_blob", "check_mirror", "check_wan", "default_image", "judge_wan"]
 
-_TIMEOUTS = Timeouts(connect=5.0, headers=12.0, stall=10.0)
 _METRICS_LIMIT = 4 << 20
 _OBJECT_LIMIT = 4 << 20
-_ACCEPT = ", ".join(
-    f"application/vnd.{kind}+json"
-    for kind in (
-        "oci.image.index.v1",
-        "oci.image.manifest.v1",
-        "docker.distribution.manifest.list.v2",
-        "docker.distribution.manifest.v2",
-    )
-)
 _SMALL_IMAGES = {
     "registry.k8s.io": "pause:3.9",
     "docker.io": "library/hello-world:latest",
@@ -53,7 +41,7 @@ async def check_mirror(config: NodeConfig) -> tuple[Mirror | None, list[Finding]
     """Does the daemon answer where runtimes are told that it is? None where it does not."""
     url = mirror_of(config).url
     try:
-        status, _, body = await _get(f"{url}/metrics", _METRICS_LIMIT, is_local=True)
+        status, _, body = await http_get(f"{url}/metrics", _METRICS_LIMIT, is_local=True)
     except P2pdError as error:
         says = f"no daemon answers at {url}: {error}"
         return None, [fail("daemon", says, "systemctl start p2pd; journalctl -u p2pd -n 50 --no-pager")]
@@ -129,7 +117,7 @@ def judge_wan(config: NodeConfig, seeders: list[Answer], registries: list[Answer
 async def _ask(url: str, ca_file: str | None = None) -> Answer:
     begun, at = time.monotonic(), time.time()
     try:
-        status, headers, _ = await _get(f"{url}/v2/", 64 << 10, ca_file=ca_file)
+        status, headers, _ = await http_get(f"{url}/v2/", 64 << 10, ca_file=ca_file)
     except P2pdError as error:
         return Answer(url, error=str(error))
     seconds = time.monotonic() - begun
@@ -183,7 +171,7 @@ async def _config_digest(config: NodeConfig, registry: str, name: str, reference
 async def _object(config: NodeConfig, registry: str, path: str) -> bytes:
     """A manifest or blob through the mirror, its hash checked. Raises P2pdError."""
     url = f"{mirror_of(config).url}/v2/{path}?ns={quote(registry, safe='')}"
-    status, headers, body = await _get(url, _OBJECT_LIMIT, is_local=True)
+    status, headers, body = await http_get(url, _OBJECT_LIMIT, is_local=True)
     if status != 200:
         raise Unavailable(f"the mirror answers {status} for {path}: {_message(body)}")
     wanted = path.rpartition("/")[2]
@@ -200,16 +188,3 @@ def _message(body: bytes) -> str:
         return str(json.loads(body)["errors"][0]["message"])[:200]
     except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         return "without a reason"
-
-
-async def _get(
-    url: str, limit: int, *, ca_file: str | None = None, is_local: bool = False
-) -> tuple[int, Mapping[str, str], bytes]:
-    """Status, headers (names in lower case) and body. Raises P2pdError."""
-    pool = HttpPool(ca_file, _TIMEOUTS, use_proxy=not is_local)
-    try:
-        response = await pool.send("GET", httpx.URL(url), {"Accept": _ACCEPT})
-        body = await read_body(response, limit)
-    finally:
-        await pool.aclose()
-    return response.status_code, {name.lower(): value for name, value in response.headers.items()}, body

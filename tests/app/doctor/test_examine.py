@@ -108,6 +108,12 @@ async def test_without_an_image_that_is_known_it_says_so() -> None:
     assert default_image(NodeConfig()) == "registry.k8s.io/pause:3.9"
 
 
+async def test_an_image_that_no_url_can_name_is_a_finding() -> None:
+    [finding] = await check_blob(NodeConfig(), "docker.io/a\x00b:v1")
+    assert finding.level == "fail"
+    assert "is no URL" in finding.says
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "p2pd.toml"
     file.write_text(
