@@ -10,7 +10,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -93,8 +93,10 @@ def leave() -> NoReturn:
     libtorrent's hashing threads may outlive their session, and a SHA-1 that is under way while OpenSSL's
     own handler tidies up ends the process by SIGSEGV.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        # One that is closed (then it is None), or whose disk is full, does not make the stop a failure.
+        with suppress(AttributeError, OSError, ValueError):
+            stream.flush()
     os._exit(0)
 
 

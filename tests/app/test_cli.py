@@ -118,3 +118,10 @@ def test_a_stopped_daemon_ends_without_the_exit_handlers_of_libraries() -> None:
     code += "print('said'); leave()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "said\n", "")
+
+
+@pytest.mark.parametrize("lost", ["None", "open('/dev/full', 'w')"])
+def test_a_lost_stream_does_not_make_a_stop_a_failure(lost: str) -> None:
+    code = f"import sys; from p2pd.app.launch import leave; sys.stdout = {lost}; print('x'); leave()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
