@@ -147,7 +147,7 @@ class SeederContent:
         self._on_served(digest, repository, size, served)
 
     async def _resolve(self, repository: Repository, tag: Tag) -> tuple[Descriptor, bool]:
-        record = await self._store.tag(repository, tag)
+        record = await self._remembered_tag(repository, tag)
         if record is not None and 0 <= self._clock() - record.confirmed_at < self._tag_ttl:
             return record.descriptor, False
         try:
@@ -163,6 +163,14 @@ class SeederContent:
             return record.descriptor, True
         await self._keep_tag(repository, tag, descriptor)
         return descriptor, False
+
+    async def _remembered_tag(self, repository: Repository, tag: Tag) -> TagRecord | None:
+        try:
+            return await self._store.tag(repository, tag)
+        except StoreError as error:
+            # The origin may answer all the same.
+            log.warning("tag.not_read", tag=f"{repository}:{tag}", reason=str(error))
+            return None
 
     async def _keep_tag(self, repository: Repository, tag: Tag, descriptor: Descriptor) -> None:
         try:

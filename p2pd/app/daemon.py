@@ -122,7 +122,8 @@ async def _run_node(config: NodeConfig, task_status: trio.TaskStatus[tuple[str, 
         keeper = Keeper(store, config.store.limits, copies=copies, shelf=shelf, on_gone=metrics.note_evicted)
         transfers = Transfers(site, nursery, keeper.make_room)
         small, tags = SmallObjects(site), Tags(site)
-        service.attach(site, transfers, small, tags, copies)
+        registries = {spec.registry for spec in config.upstreams}
+        service.attach(site, transfers, small, tags, copies, registries)
         links.own, links.has_background = transfers.use, transfers.has_background
         nursery.start_soon(shelf.tend)
         nursery.start_soon(links.run, network, engine.limit_rate)

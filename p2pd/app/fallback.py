@@ -13,7 +13,7 @@ from prometheus_client import Counter
 
 from p2pd.model.errors import Denied, NotFound, P2pdError
 
-__all__ = ["CONFIRM_WITHIN", "TOLD_FOR", "Fallback", "Remembered"]
+__all__ = ["CONFIRM_WITHIN", "TOLD_FOR", "Fallback", "Remembered", "plausible"]
 
 log = structlog.get_logger()
 
@@ -38,6 +38,18 @@ class Remembered(Generic[T]):
 
     value: T
     confirmed_at: float
+
+
+_SKEW = 60.0
+
+
+def plausible(confirmed_at: float) -> float:
+    """When an answer was confirmed, or the epoch where that is still to come.
+
+    Then the clock was put back since, and how old the answer is nobody knows: taken for new, it would mask
+    every other one's for years.
+    """
+    return confirmed_at if confirmed_at <= time.time() + _SKEW else 0.0
 
 
 class Fallback(Generic[K, T]):

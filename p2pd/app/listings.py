@@ -9,7 +9,7 @@ import structlog
 import trio
 
 from p2pd.app.everyone import ask_everyone
-from p2pd.app.fallback import Fallback, Remembered
+from p2pd.app.fallback import Fallback, Remembered, plausible
 from p2pd.app.flights import Flights
 from p2pd.app.site import Site
 from p2pd.model.errors import P2pdError
@@ -80,7 +80,7 @@ class Listings:
             log.warning("listing.not_read", listing=str(key), reason=str(error))
         else:
             if own is not None:
-                return Remembered(own.body, own.confirmed_at)
+                return Remembered(own.body, plausible(own.confirmed_at))
         found: list[Remembered[bytes]] = []
 
         def take(_node: str, reply: Reply) -> None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import aclosing
 from typing import Any
 
 import trio
 
 from p2pd.app.copies import Copies
+from p2pd.app.fallback import plausible
 from p2pd.app.site import Site
 from p2pd.app.small import SmallObjects
 from p2pd.app.tags import Tags
 from p2pd.app.transfers import Transfers
 from p2pd.decide.circle import worth_knowing
-from p2pd.model.errors import NotFound, PeerProtocolError
+from p2pd.model.errors import Denied, NotFound, PeerProtocolError
 from p2pd.model.layout import SMALL_BLOB, SegmentMeta
 from p2pd.model.messages import (
     INTERESTED_LIMIT,
@@ -45,6 +46,7 @@ from p2pd.model.messages import (
     Wanted,
     WantReply,
 )
+from p2pd.model.reference import Repository
 from p2pd.ports.content import Blob
 from p2pd.ports.peers import Peer
 
@@ -81,12 +83,15 @@ class PeerService:
         small: SmallObjects,
         tags: Tags,
         copies: Copies | None = None,
+        registries: Collection[str] | None = None,
     ) -> None:
+        """`registries`: those that a peer may have this node ask; any where none are given."""
         self._site = site
         self._transfers = transfers
         self._small = small
         self._tags = tags
         self._copies = copies or Copies()
+        self._registries = registries
         self._attached.set()
 
     async def answer(self, peer: Peer, request: Request) -> Reply:
@@ -171,16 +176,23 @@ class PeerService:
             return ReadReply(b"".join([chunk async for chunk in chunks]))
 
     async def _fetch(self, peer: Peer, request: Fetch) -> Reply:
+        self._check_allowed(request.repository)
         size = await self._small.fetch_for_peer(
             request.repository, request.digest, is_manifest=request.is_manifest
         )
         return Fetched(size)
 
     async def _resolve(self, peer: Peer, request: Resolve) -> Reply:
+        self._check_allowed(request.repository)
         return await self._tags.answer_peer(request)
+
+    def _check_allowed(self, repository: Repository) -> None:
+        """Peers may ask for no more than clients: what is asked upstream is counted by registry, for ever."""
+        if self._registries is not None and repository.registry not in self._registries:
+            raise Denied(f"{repository.registry} is not an upstream of this node")
 
     async def _recall(self, peer: Peer, request: Recall) -> Reply:
         record = await self._site.store.listing(request.key)
         if record is None:
             return Recalled(None)
-        return Recalled(record.body, max(0.0, time.time() - record.confirmed_at))
+        return Recalled(record.body, max(0.0, time.time() - plausible(record.confirmed_at)))

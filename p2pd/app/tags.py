@@ -9,7 +9,7 @@ import structlog
 import trio
 
 from p2pd.app.everyone import ask_everyone
-from p2pd.app.fallback import Fallback, Remembered
+from p2pd.app.fallback import Fallback, Remembered, plausible
 from p2pd.app.flights import Flights
 from p2pd.app.site import Site
 from p2pd.decide.ownership import object_key, ranked
@@ -65,7 +65,7 @@ class Tags:
         record = await self._site.store.tag(message.repository, message.tag)
         if record is None:
             return Resolved(None)
-        return Resolved(record.descriptor, max(0.0, time.time() - record.confirmed_at))
+        return Resolved(record.descriptor, max(0.0, time.time() - plausible(record.confirmed_at)))
 
     async def ask_upstream(self, repository: Repository, tag: Tag) -> Descriptor:
         """Leave out peers and memory: what they said of this tag leads nowhere. Raises P2pdError."""
@@ -125,7 +125,7 @@ class Tags:
         except P2pdError as error:
             log.warning("tag.not_read", tag=f"{repository}:{tag}", reason=str(error))
         else:
-            records = [] if own is None else [Remembered(own.descriptor, own.confirmed_at)]
+            records = [] if own is None else [Remembered(own.descriptor, plausible(own.confirmed_at))]
 
         def take(_node: str, reply: Reply) -> None:
             if isinstance(reply, Resolved) and reply.descriptor is not None:

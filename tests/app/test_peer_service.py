@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pd.app.peer_service import PeerService
-from p2pd.model.errors import NotFound, PeerProtocolError, Unavailable
+from p2pd.model.errors import Denied, NotFound, PeerProtocolError, Unavailable
 from p2pd.model.layout import MIB
 from p2pd.model.messages import (
     Fetch,
@@ -24,11 +24,12 @@ from p2pd.model.messages import (
     Read,
     ReadReply,
     Request,
+    Resolve,
     SegmentReady,
     Want,
     WantReply,
 )
-from p2pd.model.reference import Digest
+from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.ports.peers import Peer
 from tests.support.memory_origin import digest_of
 from tests.support.memory_site import REPOSITORY, MemoryNode, node_id, open_site
@@ -128,3 +129,21 @@ async def test_what_is_no_request(tmp_path: Path, autojump_clock: MockClock) -> 
         node: MemoryNode = site.join(1)
         with pytest.raises(PeerProtocolError):
             await node.service.answer(PEER, Pong())  # type: ignore[arg-type] # what a peer might send
+
+
+async def test_a_registry_that_is_no_upstream_is_not_asked(tmp_path: Path, autojump_clock: MockClock) -> None:
+    other = Repository("other.test", "app")
+    async with open_site(tmp_path) as site:
+        node = site.join(1)
+        for source in (site.seeder, site.origin):
+            source.tag_of["v1"] = source.put(b'{"schemaVersion":2,"layers":[]}')
+        node.service.attach(node.site, node.transfers, node.small, node.tags, None, {REPOSITORY.registry})
+        requests: tuple[Request, ...] = (
+            Fetch(other, DIGEST, False),
+            Resolve(other, Tag("v1"), upstream=True),
+        )
+        for request in requests:
+            with pytest.raises(Denied):
+                await node.service.answer(PEER, request)
+        assert site.seeder.asked.total() == site.origin.asked.total() == 0
+        assert await node.service.answer(PEER, Resolve(REPOSITORY, Tag("v1"), upstream=True))

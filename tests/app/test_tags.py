@@ -119,6 +119,21 @@ async def test_who_never_saw_it_asks_the_peers_and_takes_the_newest(
     assert await resolve(nodes[0]) == (Digest("b" * 64), True), "also when it remembers an older one"
 
 
+async def test_an_answer_from_the_future_masks_no_other(autojump_clock: MockClock, site: MemorySite) -> None:
+    """It was kept while the clock was wrong."""
+    nodes = [site.join(number) for number in range(1, 4)]
+    await site.met()
+    now = time.time()
+    for node, age, fill in ((nodes[0], -1e8, "a"), (nodes[1], 20, "b")):
+        descriptor = Descriptor(Digest(fill * 64), 10, OCI_MANIFEST)
+        await node.store.put_tag(REPOSITORY, TAG, TagRecord(descriptor, now - age))
+    site.cut(Unavailable("cut"))
+    assert [await resolve(node) for node in nodes] == [(Digest("b" * 64), True)] * 3
+    site.lan.leave(nodes[1].node_id)
+    await trio.sleep(60)
+    assert await resolve(nodes[0]) == (Digest("a" * 64), True), "better than none"
+
+
 async def test_what_nobody_remembers_is_the_wan_s_error(autojump_clock: MockClock, site: MemorySite) -> None:
     node = site.join(1)
     site.join(2)
@@ -177,6 +192,8 @@ async def test_what_peers_are_told(autojump_clock: MockClock, site: MemorySite) 
     assert told.descriptor is not None
     assert told.descriptor.digest == old
     # The wall clock of this node may have been set back since.
-    record = TagRecord(told.descriptor, time.time() + 1000)
-    await node.store.put_tag(REPOSITORY, TAG, record)
-    assert (await node.tags.answer_peer(memory)).age == 0.0
+    for ahead, is_known in ((10, True), (1000, False)):
+        record = TagRecord(told.descriptor, time.time() + ahead)
+        await node.store.put_tag(REPOSITORY, TAG, record)
+        age = (await node.tags.answer_peer(memory)).age
+        assert age == 0.0 if is_known else age > 1e9

@@ -19,6 +19,7 @@ from p2pd.model.errors import (
     NotFound,
     OriginFault,
     RateLimited,
+    StoreError,
     Unavailable,
     WrongContent,
 )
@@ -278,6 +279,18 @@ async def test_a_tag_is_served_stale_while_nobody_can_be_asked(
     assert (manifest.body, manifest.stale) == (MANIFEST.body, True)
     bench.origin.error = None
     assert not (await bench.content.manifest(APP, TAG)).stale
+
+
+async def test_a_memory_that_cannot_be_read_hinders_no_answer(
+    bench: Bench, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise StoreError("bad sector")
+
+    monkeypatch.setattr(bench.store, "tag", fail)
+    monkeypatch.setattr(bench.store, "listing", fail)
+    assert (await bench.content.manifest(APP, TAG)).body == MANIFEST.body
+    assert not (await bench.content.tags(APP, "")).stale
 
 
 async def test_an_origin_that_hangs_is_answered_for_from_memory_in_time(
