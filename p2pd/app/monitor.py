@@ -61,7 +61,7 @@ class Monitor:
     async def listen(
         self, address: Address, *, task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Serve the routes, and nothing else, for ever. Raises ConfigError when it cannot listen there."""
+        """Serve the routes, and nothing else, for ever. Raises as `serve` does."""
         app = Starlette(routes=self.routes)
         await serve(app, host=address.host, port=address.port, max_connections=64, task_status=task_status)
 

@@ -120,9 +120,9 @@ class PeerNetwork:
         try:
             listeners = await trio.open_tcp_listeners(listen_port, host=listen_host, backlog=_BACKLOG)
         except OSError as error:
-            where = f"{listen_host or '*'}:{listen_port}"
+            where, why = f"{listen_host or '*'}:{listen_port}", error.strerror or error
             raise OurFault(
-                f"cannot listen for peers on {where}: {error}; choose another address or port"
+                f"cannot listen for peers on {where}: {why}; choose another address or port"
             ) from error
         self._control_port = listeners[0].socket.getsockname()[1]
         try:

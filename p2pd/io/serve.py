@@ -33,7 +33,7 @@ from hypercorn.typing import ASGIFramework, ConnectionState
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from p2pd.io.local_socket import listening
-from p2pd.model.errors import ConfigError
+from p2pd.model.errors import ConfigError, OurFault
 
 __all__ = ["serve", "serve_unix"]
 
@@ -83,7 +83,8 @@ async def serve(
     for `linger_s` seconds after our FIN we wait for the client's, and read what it still sends.
     `idle_s`: longest wait for a whole request head, from the connection's start or from the last
     answer. `write_s`: longest wait for a client to take one chunk. Above `max_connections` a new
-    connection is closed at once. Raises ConfigError when it cannot listen there.
+    connection is closed at once. Raises OurFault when it cannot listen there now (the port is taken, the
+    network is not up yet), ConfigError when it never can.
     """
     listener = await _listen(host, port)
     bound = listener.socket.getsockname()
@@ -213,20 +214,26 @@ async def _listen(host: str, port: int) -> trio.SocketListener:
         )
         family, kind, protocol, _, address = found[0]
         sock = socket.socket(family, kind, protocol)
-    except (OSError, UnicodeError, OverflowError) as error:
-        raise ConfigError(f"cannot listen on {host}:{port}: {error}; configure another address") from error
+    except (OSError, UnicodeError) as error:
+        raise _not_listening(host, port, error) from error
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.bind(address)
         sock.listen(_BACKLOG)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         sock.close()
-        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        advice = "stop what uses it, or configure another port" if taken else "configure another address"
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ConfigError(f"cannot listen on {host}:{port}: {reason}; {advice}") from error
+        raise _not_listening(host, port, error) from error
     return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+
+
+def _not_listening(host: str, port: int, error: OSError | UnicodeError) -> OurFault | ConfigError:
+    """A service manager starts again after an OurFault, and not after a mistake in the configuration."""
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    is_taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+    advice = "stop what uses it, or configure another port" if is_taken else "configure another address"
+    says = f"cannot listen on {host}:{port}: {reason}; {advice}"
+    return ConfigError(says) if isinstance(error, UnicodeError | PermissionError) else OurFault(says)
 
 
 class _Connection:

@@ -32,7 +32,7 @@ from p2pd.io.room import Room
 from p2pd.io.runtime import RuntimeContent
 from p2pd.io.scan import Index, load_table, make_ready, scan
 from p2pd.io.uses import Uses
-from p2pd.model.errors import StoreError, UserMistake, WrongContent
+from p2pd.model.errors import StoreError, WrongContent
 from p2pd.model.layout import MANIFEST_LIMIT, SMALL_BLOB, Layout, SegmentMeta
 from p2pd.model.reference import Digest
 from p2pd.model.stock import DiskSpace, Leftover, Stock, Stored
@@ -64,7 +64,7 @@ class FileStore(FileAnswers):
     async def open_dir(cls, path: Path, files: Files | None = None) -> FileStore:
         """Open the store in `path`, making it where it is new.
 
-        Raises UserMistake where another process uses it, StoreError, StoreFull.
+        Raises StoreError, also where another process uses it, and StoreFull.
         """
         places, files = Places(path), files or Files()
         with disk_errors(f"open the store in {path}"):
@@ -352,7 +352,7 @@ def _take_lock(places: Places, files: Files) -> Descriptor:
     try:
         fcntl.flock(lock.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise UserMistake(
+        raise StoreError(
             f"the store in {places.root} is in use by another process; stop that or choose another state_dir"
         ) from error
     return lock

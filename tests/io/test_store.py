@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from p2pd.io import store as store_module
 from p2pd.io.store import FileStore
 from p2pd.model.content import Descriptor
-from p2pd.model.errors import StoreError, UserMistake
+from p2pd.model.errors import StoreError
 from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.ports.store import TagRecord
 from tests.support.power import StepFiles
@@ -282,9 +282,7 @@ async def test_assembly_that_got_nothing_leaves_nothing(store: FileStore, tmp_pa
 
 
 async def test_second_user_is_refused_in_one_line(store: FileStore, tmp_path: Path) -> None:
-    with pytest.raises(
-        UserMistake, match=r"in use by another process; stop that or choose another"
-    ) as caught:
+    with pytest.raises(StoreError, match=r"in use by another process; stop that or choose another") as caught:
         await FileStore.open_dir(tmp_path)
     assert str(tmp_path) in str(caught.value)
     store.close()
