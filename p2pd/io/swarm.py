@@ -347,8 +347,17 @@ def _disk_error(alert: lt.torrent_error_alert | lt.file_error_alert) -> StoreErr
 
 @asynccontextmanager
 async def open_swarm(host: str, port: int) -> AsyncGenerator[LibtorrentSwarm, None]:
-    """A session listening on `host`:`port` (0: any). Ends every torrent when the block is left."""
+    """A session listening on `host`:`port` (0: any). Ends every torrent when the block is left.
+
+    Raises OurFault where another process has the port.
+    """
     session = await trio.to_thread.run_sync(new_session, f"{host}:{port}")
+    bound = await trio.to_thread.run_sync(session.listen_port)
+    if port and bound not in (0, port):  # libtorrent moves on to the next; a firewall does not
+        raise OurFault(
+            f"cannot listen for BitTorrent on {host}:{port}: Address already in use; stop what uses it, "
+            "or configure another port"
+        )
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)
@@ -357,7 +366,7 @@ async def open_swarm(host: str, port: int) -> AsyncGenerator[LibtorrentSwarm, No
         async with trio.open_nursery() as nursery:
             swarm = LibtorrentSwarm(session, nursery)
             del session
-            swarm.port = await trio.to_thread.run_sync(swarm._session.listen_port)
+            swarm.port = bound
             nursery.start_soon(swarm.pump, ours)
             try:
                 yield swarm

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import socket
 from pathlib import Path
 
 import libtorrent as lt
@@ -13,7 +14,7 @@ from trio.testing import MockClock
 
 from p2pd.io.swarm import LibtorrentSegment, open_swarm
 from p2pd.io.swarm_settings import torrent_params
-from p2pd.model.errors import StoreError
+from p2pd.model.errors import OurFault, StoreError
 from p2pd.model.layout import MIB, SegmentMeta
 from p2pd.model.reference import Digest
 
@@ -41,6 +42,16 @@ async def wait_until_readable(segment: LibtorrentSegment) -> None:
             if len(segment.readable) == segment.meta.segment.piece_count:
                 return
             await changed.wait()
+
+
+async def test_a_port_in_use_is_told_and_no_other_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OurFault, match=f"for BitTorrent on 127.0.0.1:{port}: Address already in use"):
+            async with open_swarm("127.0.0.1", port):
+                pass
+    async with open_swarm("127.0.0.1", port) as swarm:
+        assert swarm.port == port
 
 
 DATA = random.Random(1).randbytes(9 * MIB + 12345)
