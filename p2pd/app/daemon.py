@@ -29,6 +29,7 @@ import trio
 from p2pd import __version__
 from p2pd.app.admin import NodeAdmin
 from p2pd.app.admin_http import admin_app, serve_admin
+from p2pd.app.blame import leave_liars_out
 from p2pd.app.config import AdminSection, NodeConfig
 from p2pd.app.copies import Copies
 from p2pd.app.identity import load_node_id, renew_node_id
@@ -62,9 +63,6 @@ __all__ = ["run_daemon"]
 log = structlog.get_logger()
 
 DEFAULT_SOCKET = AdminSection().socket
-
-SHUN_S = 600.0
-"""Seconds for which a host that gave wrong bytes is left out: long for an update, short for a mended disk."""
 
 
 async def run_daemon(
@@ -110,12 +108,7 @@ async def _run_node(config: NodeConfig, task_status: trio.TaskStatus[tuple[str, 
             nursery.cancel_scope.cancel()
 
         network = PeerNetwork(node_id, config.node.site, engine.port, service, on_twin=yield_id)
-
-        def leave_out(host: str) -> None:
-            engine.shut_out(host, SHUN_S)
-            network.shun(host, "it gave bytes that fail their hashes", SHUN_S)
-
-        engine.on_ban(leave_out)
+        leave_liars_out(engine, network)
         shelf = Shelf(engine, store)
         site = Site(node_id, network, store, shelf, wan, metrics, links)
         copies = Copies(node_id, network)
