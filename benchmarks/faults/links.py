@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import time
+from pathlib import Path
 
 from benchmarks.faults.row import Limits, Row
 from benchmarks.faults.stage import Stage
+from benchmarks.testbed import Node
 from benchmarks.testbed.network import shaper
 from benchmarks.testbed.node import ORIGIN
 
@@ -71,7 +75,21 @@ def _no_multicast(stage: Stage) -> None:
     stage.defer(lambda: flood("on"))
     addresses = [f"{node.ip}:7781" for node in stage.nodes]
     stage.start(changes={"lan": {"peers": addresses}})
+    # What answers its multicast would show that nothing is blocked here.
+    found = [one for one in _doctor(stage, stage.nodes[0]) if one["check"] == "multicast"]
+    says = [f"{one['level']}: {one['says']}" for one in found]
+    is_told = any(one["level"] != "ok" and "drops multicast" in one["says"] for one in found)
+    stage.expect(is_told, f"doctor does not say that multicast is blocked: {says}")
     stage.update()
+
+
+def _doctor(stage: Stage, node: Node) -> list[dict[str, str]]:
+    """What `p2pd doctor` finds on a node."""
+    program = Path(sys.executable).with_name("p2pd")
+    command: list[str | Path] = [program, "doctor", "--json", "--config", node.home / "p2pd.toml"]
+    document = json.loads(stage.bed.outer.run(command, node.name, check=False).stdout)
+    findings: list[dict[str, str]] = document["findings"]
+    return findings
 
 
 def _address_changes(stage: Stage) -> None:
@@ -184,7 +202,7 @@ ROWS = [
         _partitioned,
         Limits(2.05, 15.0),
     ),
-    Row("no-multicast", "multicast is blocked", "static peers serve instead", _no_multicast),
+    Row("no-multicast", "multicast is blocked", "static peers serve instead, doctor says so", _no_multicast),
     Row(
         "address-change",
         "a node's IP address changes",

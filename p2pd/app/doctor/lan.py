@@ -19,7 +19,7 @@ async def check_lan(
     config: NodeConfig, live_peers: int | None, is_present: Callable[[str], bool]
 ) -> list[Finding]:
     """Multicast and peers; `live_peers` is what the daemon says, None where none runs."""
-    found, nodes = [], set[Node]()
+    heard, nodes = [], set[Node]()
     if config.lan.multicast:
         try:
             addresses = choose_addresses(local_addresses(), config.lan.interfaces)
@@ -28,7 +28,6 @@ async def check_lan(
         heard = await try_multicast(addresses)
         mine = {address.ip for address in addresses}
         nodes = {node for each in heard for node in each.nodes if node.host not in mine}
-        found += judge_multicast(heard, config.lan.interfaces, is_present)
     others = {Address(node.host, node.port) for node in nodes if node.site == config.node.site}
     errors: dict[Address, str | None] = {}
 
@@ -38,12 +37,20 @@ async def check_lan(
     async with trio.open_nursery() as nursery:
         for address in {*others, *config.lan.peers}:
             nursery.start_soon(dial, address)
+    found = []
+    if config.lan.multicast:
+        silent = 0 if nodes else live_peers or sum(errors[peer] is None for peer in {*config.lan.peers})
+        found = judge_multicast(heard, config.lan.interfaces, is_present, silent)
     return found + judge_peers(config, nodes, errors, live_peers)
 
 
 def judge_multicast(
-    heard: Iterable[Heard], interfaces: tuple[str, ...], is_present: Callable[[str], bool]
+    heard: Iterable[Heard],
+    interfaces: tuple[str, ...],
+    is_present: Callable[[str], bool],
+    silent: int = 0,
 ) -> list[Finding]:
+    """`silent`: how many nodes live, as is known otherwise, where not a single one answered."""
     found = []
     for each in heard:
         name = f"{each.address.interface} ({each.address.ip})"
@@ -53,6 +60,12 @@ def judge_multicast(
         elif not each.itself:
             says = f"{name} sends, but does not even hear itself: a firewall drops 5353/udp"
             found.append(fail("multicast", says, _open_port(5353, "udp", is_present)))
+        elif silent:
+            says = (
+                f"{name} sends, but no other node answers, though {silent} can be reached: something between "
+                "them drops multicast (IGMP snooping?); nodes find each other by lan.peers alone"
+            )
+            found.append(warn("multicast", says, f"tcpdump -ni {each.address.interface} udp port 5353"))
         else:
             # Our own question comes back from the kernel; what a switch drops shows in the answers alone.
             others = len({node.node_id for node in each.nodes if node.host != each.address.ip})

@@ -147,6 +147,9 @@ def test_multicast() -> None:
     assert found[2].mend == "ip link set eth0 up multicast on"
     [other] = judge_multicast([Heard(ETH0)], (), "ufw".__eq__)
     assert other.mend == "ufw allow 5353/udp"
+    [blocked] = judge_multicast([Heard(ETH0, itself=True)], (), nothing, silent=3)
+    assert blocked.level == "warn"
+    assert "though 3 can be reached: something between them drops multicast" in blocked.says
     [none] = judge_multicast([], ("eth9",), nothing)
     assert none.says.startswith("none of eth9 has an IPv4 address")
 
