@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import struct
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -12,7 +15,8 @@ import msgpack  # type: ignore[import-untyped]  # ships no types
 import pytest
 import trio
 
-from benchmarks.testbed.registry import FaultRegistry, reset, status, wrong_bytes
+from benchmarks.testbed.registry import FaultRegistry, reset, silence, status, wrong_bytes
+from p2pd.model.address import Address
 from p2pd.model.errors import PeerProtocolError
 from p2pd.model.layout import MIB
 from p2pd.model.messages import Hello, Message, Ping, Pong, Query, QueryReply
@@ -299,6 +303,37 @@ async def test_wrong_bytes_through_a_seeder_are_not_fetched_from_the_origin_too(
         metrics = (await get(node, "/metrics")).text
         assert f'p2pd_wan_bytes_total{{source="{url}"}}' in metrics
         assert 'p2pd_wan_bytes_total{source="origin"}' not in metrics
+
+
+async def test_a_hung_seeder_is_no_source_for_anybody_though_others_wait_for_it_too(
+    registry: FaultRegistry, tmp_path: Path
+) -> None:
+    digest = digest_of(LARGE)
+    layer = {"mediaType": "application/x", "digest": str(digest), "size": len(LARGE)}
+    registry.add_manifest(json.dumps({"schemaVersion": 2, "layers": [layer]}).encode(), Tag("hung"))
+    config = partial(node_config, origin=registry.url, seeders=[registry.url], direct=False)
+    async with open_daemon(config(tmp_path / "a")) as one:
+        known = config(tmp_path / "b")
+        lan = replace(known.lan, peers=(Address("127.0.0.1", one.control_port),))
+        async with open_daemon(replace(known, lan=lan)) as other:
+            for node in (one, other):
+                await _knows_a_peer(node)
+                assert (await get(node, "/v2/app/manifests/hung")).status_code == 200
+            registry.fault("", silence)
+
+            async def refused(node: Daemon) -> None:
+                response = await get(node, f"/v2/app/blobs/{digest}")
+                assert told(response) == (503, "UNAVAILABLE")
+
+            async with trio.open_nursery() as nursery:
+                for node in (one, other):
+                    nursery.start_soon(refused, node)
+
+
+async def _knows_a_peer(node: Daemon) -> None:
+    with trio.fail_after(SOON):
+        while "p2pd_peers 1.0" not in (await get(node, "/metrics")).text:  # noqa: ASYNC110 - asked over HTTP
+            await trio.sleep(0.1)
 
 
 async def test_a_dead_seeder_costs_a_step_of_the_ladder(registry: FaultRegistry, tmp_path: Path) -> None:
