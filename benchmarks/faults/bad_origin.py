@@ -28,9 +28,10 @@ from benchmarks.testbed.registry import (
 from p2pd.model.content import OCI_MANIFEST
 from p2pd.model.reference import Tag
 
-__all__ = ["MODES"]
+__all__ = ["MODES", "SMALL"]
 
-_SMALL = 1 << 20
+SMALL = 1 << 20
+"""Blobs up to this size are served honestly."""
 
 
 def _too_long(size: int) -> Behaviour:
@@ -81,7 +82,7 @@ async def main(mode: str, image: Image, host: str, port: int) -> None:
     for blob in image.blobs:
         registry.blobs[str(blob.digest)] = await trio.Path(image.path(blob.digest)).read_bytes()
         behave, times = MODES[mode]
-        if blob.size > _SMALL and times:
+        if blob.size > SMALL and times:
             registry.fault(f"GET /v2/app/blobs/{blob.digest}", behave(blob.size), times)
     manifest = await trio.Path(image.path(image.manifest.digest)).read_bytes()
     registry.add_manifest(manifest, Tag("v1"), media_type=OCI_MANIFEST)

@@ -62,7 +62,8 @@ def _read_only(stage: Stage) -> None:
 
     def seal() -> None:
         stage.when(0.3, node)
-        node.in_its_mounts(f"mount --bind {store} {store}; mount -o remount,bind,ro {store}")
+        seal = f"mount --bind {store} {store}; mount -o remount,bind,ro {store}"
+        node.in_its_mounts(f"{seal}; if touch {store}/probe; then echo still writable >&2; exit 1; fi")
 
     stage.update(seal, timed=stage.others(node))
     _still_up(stage, node)

@@ -7,7 +7,7 @@ It speaks the real protocol and says that it holds every blob of IMAGE (an OCI l
 * mode "have": knows the right piece hashes, says that its swarms are loaded, and has none;
 * mode "good": has everything and gives it (for a link that drips);
 * mode "tag": as "have", and makes itself the owner of app:v1, of which it tells a lie;
-* mode "version": speaks another version of the protocol.
+* modes "newer" and "older": speaks another version of the protocol.
 
 In all but "good" it answers Read with garbage and Fetch with a size whose bytes are garbage.
 """
@@ -146,8 +146,7 @@ async def main(mode: str, directory: Path, image: Image) -> None:
     node_id = _owner_of_tag() if mode == "tag" else NODE_ID
     if mode == "tag":
         garbage.lie = Descriptor(Digest("0" * 64), 1234, OCI_MANIFEST)
-    if mode == "version":
-        vars(codec)["PROTOCOL_VERSION"] += 1
+    vars(codec)["PROTOCOL_VERSION"] += {"newer": 1, "older": -1}.get(mode, 0)
     if mode == "good":
         contents = {blob.digest: image.path(blob.digest).read_bytes() for blob in image.content}
         garbage.bodies = contents

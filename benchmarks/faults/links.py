@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+
+import httpx
 
 from benchmarks.faults.row import Limits, Row
 from benchmarks.faults.stage import Stage
-from benchmarks.testbed import Node
+from benchmarks.testbed import Node, synthetic_image
 from benchmarks.testbed.network import shaper
 from benchmarks.testbed.node import ORIGIN
 
@@ -159,9 +163,12 @@ def _seeder_gone(stage: Stage) -> None:
 
     asked = {blob.digest: len(stage.site.origin_gets(blob.digest)) for blob in stage.image.blobs}
     stage.update(kill)
+    asking: set[str] = set()
     for digest, before in asked.items():
         nodes = set(stage.site.origin_gets(digest)[before:])
         stage.expect(len(nodes) <= 1, f"{len(nodes)} nodes asked the origin for {digest}")
+        asking |= nodes
+    stage.expect(bool(asking), "nobody asked the origin: the seeder had given all before")
 
 
 def _wan_cut(stage: Stage) -> None:
@@ -179,18 +186,31 @@ def _wan_cut(stage: Stage) -> None:
 def _wan_gone(stage: Stage) -> None:
     """One node holds the image when the WAN goes: all get it, and what nobody has fails fast."""
     first, *rest = stage.nodes
+    other = synthetic_image(80, 8 << 20, 2)
+    stage.bed.push(other, name="other")
     stage.start()
+    for node in stage.nodes:  # A runtime that has the manifest goes on to the layers.
+        node.http("GET", f"/v2/other/manifests/v1?ns={ORIGIN}").raise_for_status()
     stage.update(nodes=[first])
     stage.bed.cut_wan()
     came = stage.update(nodes=rest).wan_bytes
     stage.expect(came < 10_000, f"{came} bytes came over a WAN that is cut")
-    nobodys = f"/v2/app/blobs/sha256:{'0' * 64}?ns={ORIGIN}"
+    layer = max(other.blobs, key=lambda blob: blob.size).digest
+    for nobodys in (layer, f"sha256:{'0' * 64}"):
+        path = f"/v2/other/blobs/{nobodys}?ns={ORIGIN}"
+        with ThreadPoolExecutor(len(stage.nodes)) as pool:  # each takes the others for members of a swarm
+            answers = list(pool.map(partial(_timed_get, path), stage.nodes))
+        for answer, took in answers:
+            code = answer.status_code
+            stage.expect(code in {404, 503}, f"a blob nobody has was answered {code}")
+            stage.expect(took <= _ANSWER_S, f"the answer for a blob nobody has took {took:.1f} s")
+            stage.expect('"message"' in answer.text, f"the answer does not say why: {answer.text[:200]}")
+
+
+def _timed_get(path: str, node: Node) -> tuple[httpx.Response, float]:
     begun = time.monotonic()
-    answer = first.http("GET", nobodys)
-    took = time.monotonic() - begun
-    stage.expect(answer.status_code in {404, 503}, f"a blob nobody has was answered {answer.status_code}")
-    stage.expect(took <= _ANSWER_S, f"the answer for a blob nobody has took {took:.1f} s")
-    stage.expect('"message"' in answer.text, f"the answer does not say why: {answer.text[:200]}")
+    answer = node.http("GET", path)
+    return answer, time.monotonic() - begun
 
 
 ROWS = [

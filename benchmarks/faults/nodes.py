@@ -25,8 +25,10 @@ def _killed_at(share: float) -> Callable[[Stage], None]:
         stage.start()
 
         def kill() -> None:
-            stage.when(share, victim)
+            stage.when_fetched(share, victim)
             victim.kill()
+            ended, layers = log_events(victim.p2pd, "transfer.ends"), len(stage.image.blobs) - 1
+            stage.expect(len(ended) < layers, "it held all before it was killed")
             stage.restart(victim)
 
         # Its runtime goes on at the registry: only the others are timed.

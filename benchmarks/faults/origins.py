@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.faults.bad_origin import MODES, SMALL
 from benchmarks.faults.row import Limits, Row
 from benchmarks.faults.stage import Stage
 from benchmarks.testbed import Node, Process, TestbedError
@@ -46,18 +47,20 @@ def _begin_cold(stage: Stage, mode: str) -> Process:
     return origin
 
 
-def _bad(mode: str, *, requests: int | None = None) -> Callable[[Stage], None]:
-    """`requests`: most that the origin may see for one blob; None is not judged."""
+def _bad(mode: str, *, requests: int) -> Callable[[Stage], None]:
+    """`requests`: most that the origin may see for one blob."""
 
     def play(stage: Stage) -> None:
         origin = _begin_cold(stage, mode)
         stage.update()
-        if requests is not None:
-            assert origin.log is not None
-            asked = origin.log.read_text().splitlines()
-            for blob in stage.image.blobs:
-                count = sum(line.startswith(str(blob.digest)) for line in asked)
-                stage.expect(count <= requests, f"the origin was asked {count} times for {blob.digest}")
+        assert origin.log is not None
+        asked = origin.log.read_text().splitlines()
+        for blob in stage.image.blobs:
+            count = sum(line.startswith(str(blob.digest)) for line in asked)
+            fewest = MODES[mode][1] if blob.size > SMALL else 0
+            told = f"the origin was asked {count} times for {blob.digest}"
+            stage.expect(count <= requests, f"{told}, not at most {requests}")
+            stage.expect(count >= fewest, f"{told}, and could not fail {fewest} times")
 
     return play
 

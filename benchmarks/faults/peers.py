@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.faults.row import Limits, Row
 from benchmarks.faults.stage import Stage
 from benchmarks.testbed import Process, TestbedError
-from benchmarks.testbed.live_site import wait_until
+from benchmarks.testbed.live_site import log_events, wait_until
 from benchmarks.testbed.network import shaper
 
 __all__ = ["ROWS"]
@@ -33,9 +33,15 @@ def _start_garbage(stage: Stage, mode: str) -> Process:
 
 
 def _beside(
-    mode: str, *, strangers: int = 1, asked: str = "asked", seeder: bool = True
+    mode: str,
+    *,
+    strangers: int = 1,
+    asked: str = "asked",
+    seeder: bool = True,
+    is_blamed: bool = False,
 ) -> Callable[[Stage], None]:
-    """Pull beside a node of garbage. `asked`: what it must have been asked, or the row shows nothing."""
+    """Pull beside a node of garbage. `asked`: what it must have been asked, or the row shows nothing.
+    `is_blamed`: by at least one node, and nobody else by any."""
 
     def play(stage: Stage) -> None:
         honest = list(stage.nodes[:-1])
@@ -43,6 +49,9 @@ def _beside(
         stage.start(honest, None if seeder else {"wan": {"seeders": []}}, strangers)
         stage.update(nodes=honest)
         stage.expect(any(line.startswith(asked) for line in _said(garbage)), f"it was never {asked}")
+        if is_blamed:
+            blamed = {event["host"] for node in honest for event in log_events(node.p2pd, "peer shunned")}
+            stage.expect(blamed == {stage.nodes[-1].ip}, f"blamed are {sorted(blamed) or 'none'}")
 
     return play
 
@@ -75,13 +84,16 @@ def _noise(stage: Stage) -> None:
     stage.update(flood, nodes=honest)
 
 
-def _other_version(stage: Stage) -> None:
-    honest = list(stage.nodes[:-1])
-    _start_garbage(stage, "version")
-    stage.start(honest)
-    stage.update(nodes=honest)
-    left_out = [node for node in honest if node.p2pd and "peer left out" in "".join(_said(node.p2pd))]
-    stage.expect(bool(left_out), "nobody says that it leaves the other version out")
+def _of_version(mode: str) -> Callable[[Stage], None]:
+    def play(stage: Stage) -> None:
+        honest = list(stage.nodes[:-1])
+        _start_garbage(stage, mode)
+        stage.start(honest)
+        stage.update(nodes=honest)
+        left_out = [node for node in honest if log_events(node.p2pd, "peer left out")]
+        stage.expect(bool(left_out), "nobody says that it leaves the other version out")
+
+    return play
 
 
 def _wrong_tag(stage: Stage) -> None:
@@ -114,22 +126,22 @@ ROWS = [
     Row(
         "peer-hashes",
         "a peer gives wrong piece hashes and fitting garbage",
-        "blamed, left out",
+        "the seeder's hashes count, nothing of it is taken",
         _beside("hashes"),
         _SLOWED,
     ),
     Row(
         "peer-hashes-alone",
         "the same on a site without a seeder",
-        "blamed, left out",
+        "what fits no sha256 is dropped, and peers are left out of the next attempt",
         _beside("hashes", seeder=False),
         Limits(1.6, 60.0),
     ),
     Row(
         "peer-pieces",
         "a peer gives garbage for pieces",
-        "blamed, left out",
-        _beside("pieces"),
+        "blamed, left out, and nobody else",
+        _beside("pieces", is_blamed=True),
         _SLOWED,
         in_suite=True,
     ),
@@ -157,8 +169,14 @@ ROWS = [
     ),
     Row(
         "peer-version",
-        "a node speaks another protocol version",
+        "a node speaks a newer protocol version",
         "it is left out, with a line",
-        _other_version,
+        _of_version("newer"),
+    ),
+    Row(
+        "peer-older",
+        "a node speaks an older protocol version",
+        "it is left out, with a line",
+        _of_version("older"),
     ),
 ]

@@ -14,13 +14,14 @@ from benchmarks.faults.leftovers import leftovers, store_of, wrong_held
 from benchmarks.faults.row import Row, Seen
 from benchmarks.testbed import Image, Node, SiteSpec, Testbed, TestbedError, synthetic_image
 from benchmarks.testbed.daemons import Config
-from benchmarks.testbed.live_site import LiveSite, Update, metric, wait_until
+from benchmarks.testbed.live_site import LiveSite, Update, metric, sample, wait_until
 from benchmarks.testbed.network import node_ip
 from benchmarks.testbed.node import MIRROR_URL
 
 __all__ = ["Stage", "measure_baseline", "open_stage", "play"]
 
 _SETTLE_S = 5.0
+_PULL_S = 60.0
 
 
 class Stage:
@@ -88,8 +89,22 @@ class Stage:
         return update
 
     def when(self, share: float, node: Node | None = None) -> None:
-        """Wait until the runtime of `node` (the first) has this share of the image."""
-        self.site.wait_held(node or self.nodes[0], int(share * self.image.blob_bytes))
+        """Wait until the runtime of `node` (the first) has this share of the image, and not all yet."""
+        node = node or self.nodes[0]
+        self.site.wait_held(node, int(share * self.image.blob_bytes))
+        self.expect(node.held_bytes() < self.image.blob_bytes, f"{node.name} had all before the fault")
+
+    def when_fetched(self, share: float, node: Node) -> None:
+        """Wait until the p2pd of `node` has this share of the image. Its runtime gets bytes in order only, in
+        leaps of up to a segment: near its end a pull is over before that shows."""
+        count = share * self.image.blob_bytes
+
+        def wait() -> bool:
+            with httpx.Client(base_url=MIRROR_URL, timeout=5, trust_env=False) as client:
+                return wait_until(lambda: _fetched(client.get("/metrics").text) >= count, _PULL_S)
+
+        if not node.inside(wait):
+            raise TestbedError(f"{node.name} has not fetched {count:.0f} bytes after {_PULL_S:.0f} s")
 
     def expect(self, holds: bool, promise: str) -> None:
         """A promise of the row's own; `promise` says what is wrong where it does not hold."""
@@ -187,6 +202,10 @@ def open_stage(nodes: int, size: int, wan_bit_s: int, cache: Path | None = None)
         bed.warm_seeder(ref, image)
         site.measure_floor(image)
         yield Stage(site, image, ref)
+
+
+def _fetched(metrics: str) -> float:
+    return sample(metrics, "p2pd_lan_bytes_total") + sample(metrics, "p2pd_wan_bytes_total")
 
 
 def play(stage: Stage, row: Row) -> Seen:

@@ -18,7 +18,7 @@ from benchmarks.testbed.process import Process
 from benchmarks.testbed.site import Testbed
 from p2pd.model.reference import Digest
 
-__all__ = ["LiveSite", "Update", "assert_right", "log_events", "metric", "wait_until"]
+__all__ = ["LiveSite", "Update", "assert_right", "log_events", "metric", "sample", "wait_until"]
 
 _GATE_S = 0.3
 
@@ -135,7 +135,11 @@ def assert_right(update: Update, image: Image, nodes: Sequence[Node]) -> None:
 
 def metric(node: Node, name: str, label: str = "") -> float:
     """The sum of a metric's samples, of those whose labels have `label` in them."""
-    text = node.http("GET", "/metrics").text
+    return sample(node.http("GET", "/metrics").text, name, label)
+
+
+def sample(text: str, name: str, label: str = "") -> float:
+    """The same, in what /metrics answered."""
     samples = re.findall(rf"^{name}(\{{[^}}]*\}})? ([0-9.e+-]+)$", text, re.MULTILINE)
     return sum(float(value) for labels, value in samples if label in labels)
 

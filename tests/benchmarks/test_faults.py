@@ -10,6 +10,7 @@ import pytest
 from benchmarks.faults.command import ROWS, add_arguments, run
 from benchmarks.faults.row import Limits, Row, Seen, document, judge, table
 from benchmarks.testbed import TestbedError
+from benchmarks.testbed.live_site import sample
 
 ROW = Row("one", "something breaks", "nobody notices", lambda stage: None, Limits(1.1, 5.0, 10.0))
 
@@ -56,6 +57,13 @@ def test_rows_have_names_of_their_own_and_some_are_in_the_suite() -> None:
     names = [row.name for row in ROWS]
     assert len(set(names)) == len(names)
     assert sum(row.in_suite for row in ROWS) >= 3
+
+
+def test_a_metric_is_the_sum_of_its_samples() -> None:
+    text = 'p2pd_x_total{source="a"} 1.5e+06\np2pd_x_total{source="b"} 2.0\np2pd_x_total_more 7\np2pd_y 4.0\n'
+    assert sample(text, "p2pd_x_total") == 1_500_002
+    assert sample(text, "p2pd_x_total", '"b"') == 2
+    assert sample(text, "p2pd_y") == 4
 
 
 def test_list_plays_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
