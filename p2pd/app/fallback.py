@@ -26,7 +26,10 @@ manifest has to be found in them too."""
 
 HURRIED_FOR = 5.0
 CONFIRM_HURRIED = 1.0
-"""An answer from memory leaves its registry no longer than this for the next ones, for `HURRIED_FOR` s."""
+"""An answer from memory leaves its registry no longer than this for the next ones, for `HURRIED_FOR` s.
+
+Then one of them gives it all the time again: a WAN that needs longer would else never be heard any more.
+"""
 
 TOLD_FOR = 60.0
 """Seconds in which the staleness of one answer is logged once."""
@@ -57,7 +60,7 @@ class Fallback(Generic[K, T]):
 
     def __init__(self, event: str, field: str, stale: Counter) -> None:
         self._event, self._field, self._stale = event, field, stale
-        self._hurried_until: dict[str, float] = {}
+        self._trial_at: dict[str, float] = {}
         self._told: dict[K, float] = {}
 
     async def ask(
@@ -87,7 +90,7 @@ class Fallback(Generic[K, T]):
         record = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run)
-            hurried = trio.current_time() < self._hurried_until.get(registry, 0.0)
+            hurried = self._is_hurried(registry)
             with trio.move_on_after(CONFIRM_HURRIED if hurried else CONFIRM_WITHIN):
                 await done.wait()
             if not confirmed and not any(isinstance(fault, NotFound | Denied) for fault in faults):
@@ -96,12 +99,22 @@ class Fallback(Generic[K, T]):
                 await done.wait()
             nursery.cancel_scope.cancel()
         if confirmed:
+            self._trial_at.pop(registry, None)
             return confirmed[0], False
         if record is None or (faults and isinstance(faults[0], NotFound | Denied)):
             raise faults[0]
-        self._hurried_until[registry] = trio.current_time() + HURRIED_FOR
+        if not hurried:
+            self._trial_at[registry] = trio.current_time() + HURRIED_FOR
         self._tell(key, name, record, faults)
         return record.value, True
+
+    def _is_hurried(self, registry: str) -> bool:
+        """Whether memory answered for it of late. Who asks next after that tries alone: the others go on."""
+        now, trial_at = trio.current_time(), self._trial_at.get(registry)
+        if trial_at is None or now < trial_at:
+            return trial_at is not None
+        self._trial_at[registry] = now + CONFIRM_WITHIN + HURRIED_FOR
+        return False
 
     def _tell(self, key: K, name: str, record: Remembered[T], faults: Sequence[P2pdError]) -> None:
         self._stale.inc()

@@ -9,7 +9,7 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from p2pd.app.fallback import TOLD_FOR
+from p2pd.app.fallback import CONFIRM_HURRIED, TOLD_FOR
 from p2pd.app.tags import FRESH_FOR, OWNER_DEADLINE
 from p2pd.decide.ownership import object_key, ranked
 from p2pd.model.content import OCI_MANIFEST, Descriptor
@@ -168,6 +168,42 @@ async def test_a_wan_that_swallows_everything_still_leaves_time_for_memory(
     began = trio.current_time()
     assert await resolve(node) == (old, True)
     assert trio.current_time() - began < 8.0, "the front end gives up after nine seconds"
+
+
+async def test_a_slow_wan_is_heard_again_however_often_it_is_asked(
+    autojump_clock: MockClock, site: MemorySite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = site.join(1, seeder=False)
+    old = point(site, OLD)
+    await resolve(node)
+    new = point(site, NEW)
+    answer, takes = site.origin.resolve, 30.0
+
+    async def slowly(repository: Repository, tag: Tag) -> Descriptor:
+        await trio.sleep(takes)
+        return await answer(repository, tag)
+
+    monkeypatch.setattr(site.origin, "resolve", slowly)
+    await trio.sleep(FRESH_FOR + 0.1)
+    assert await resolve(node) == (old, True)
+    waits: list[float] = []
+    async with trio.open_nursery() as nursery:
+
+        async def ask() -> None:
+            began = trio.current_time()
+            assert await resolve(node) == (old, True)
+            waits.append(trio.current_time() - began)
+
+        for _ in range(60):
+            nursery.start_soon(ask)
+            await trio.sleep(0.5)
+    assert sum(wait > CONFIRM_HURRIED + 1 for wait in waits) <= 3, "one at a time tries"
+    takes = CONFIRM_HURRIED + 1.5
+    began = trio.current_time()
+    while await resolve(node) == (old, True):
+        assert trio.current_time() - began < 20
+        await trio.sleep(0.1)
+    assert await resolve(node) == (new, False)
 
 
 async def test_a_disk_that_does_not_remember_hinders_no_answer(
