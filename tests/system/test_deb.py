@@ -202,13 +202,11 @@ def test_from_the_first_pull_to_the_purge(packages: dict[str, Path], newer: Path
     _push(machine, image)
     before = machine.files()
     _set_up(machine, packages)
-    for program in packages:
-        assert json.loads(machine.run(program, "status", "--json"))["version"]
     _pull_while_updating(machine, newer)
     for blob in image.content:
         with (machine.root / f"var/lib/containerd/{STORE}/blobs/sha256/{blob.digest.hex}").open("rb") as body:
             assert hashlib.file_digest(body, "sha256").hexdigest() == blob.digest.hex
-    assert json.loads(machine.run("p2pd", "status", "--json"))["total"]["seeder"] > 0
+    _check_answers(machine)
     _check_drop_ins(machine, image.content[-1].digest)
 
     machine.run("dpkg", "--purge", *packages)
@@ -238,7 +236,10 @@ def _set_up(machine: Machine, packages: dict[str, Path]) -> None:
         machine.install(packages[name])
         (machine.root / "etc/p2pd" / config).write_text(text)
         machine.run("systemctl", "restart", name)
-    machine.run("p2pd", "runtime", "install", "containerd")
+    socket = machine.root / "run/containerd/containerd.sock"
+    socket.unlink()
+    machine.run("p2pd", "runtime", "install", "containerd", "--restart")
+    wait_for(socket.exists, "containerd, restarted")
 
 
 def _pull_while_updating(machine: Machine, newer: Path) -> None:
@@ -262,6 +263,22 @@ def _pull_while_updating(machine: Machine, newer: Path) -> None:
         machine.sh("tc qdisc del dev lo root")
         _, said = pull.communicate(timeout=60)
     assert pull.returncode == 0, said[-2000:]
+
+
+def _check_answers(machine: Machine) -> None:
+    """The commands of both packages, each from its own environment; the node finds itself well."""
+    assert json.loads(machine.run("p2pd", "status", "--json"))["total"]["seeder"] > 0
+    assert json.loads(machine.run("p2pd-seeder", "status", "--json"))["served"] > 0
+    for command in ("images", "blobs", "gc --dry-run", "config show"):
+        for program in ("p2pd", "p2pd-seeder"):
+            assert json.loads(machine.run(program, *command.split(), "--json")), (program, command)
+    assert json.loads(machine.run("p2pd", "verify", "--json").splitlines()[-1])["bad"] == 0
+    for command in ("sites", "usage"):
+        assert json.loads(machine.run("p2pd-seeder", command, "--json")), command
+    said = machine.run("p2pd", "doctor", "--image", f"{ORIGIN}/app:1", "--json", check=False)
+    levels = {finding["check"]: finding["level"] for finding in json.loads(said)["findings"]}
+    for check in ("daemon", "ports", "seeder", "registry", "clock", "disk", "budget", "runtime", "pull"):
+        assert levels[check] == "ok", said
 
 
 def _check_drop_ins(machine: Machine, layer: Digest) -> None:
