@@ -7,14 +7,17 @@ the digest) fetches it over the WAN for all, and the others ask that one.
 from __future__ import annotations
 
 import hashlib
+import math
 
 import structlog
 import trio
 
+from p2pd.app.bounded import Bounded
 from p2pd.app.everyone import ask_everyone
 from p2pd.app.flights import Flights
 from p2pd.app.site import Site
 from p2pd.decide.ownership import object_key, ranked
+from p2pd.decide.plan import Way
 from p2pd.model.errors import P2pdError, PeerProtocolError, PeerUnavailable, StoreError, WrongContent
 from p2pd.model.layout import MANIFEST_LIMIT, SMALL_BLOB
 from p2pd.model.messages import READ_LIMIT, Fetch, Fetched, Query, QueryReply, Read, ReadReply, Reply
@@ -32,6 +35,16 @@ AT_ONCE = 24
 OWNER_DEADLINE = 4.0
 READ_DEADLINE = 3.0
 
+LAN_PATIENCE = 5.5
+"""Seconds for all peers together, where there is a way over the WAN: that has to have its turn before a
+client's deadline, however many peers are sick."""
+
+SLOW_FOR = 30.0
+"""Seconds for which a peer that gave no bytes in time is passed over: one whose disk hangs says what it holds
+from memory, as fast as any."""
+
+_SLOW = 2048
+
 
 class SmallObjects:
     """Brings small objects into the store, one flight a digest."""
@@ -42,6 +55,7 @@ class SmallObjects:
         self._flights: Flights[Digest, bytes] = Flights()
         self._fetches: Flights[Digest, bytes] = Flights()
         self._slots = trio.CapacityLimiter(AT_ONCE)
+        self._slow_at: Bounded[str, float] = Bounded(_SLOW)
 
     async def obtain(self, repository: Repository, digest: Digest, *, is_manifest: bool) -> bytes:
         """The verified bytes, held from now on if the disk takes them. Raises P2pdError."""
@@ -62,18 +76,34 @@ class SmallObjects:
         return len(await self._fetch(repository, digest, is_manifest=is_manifest))
 
     async def _bring(self, repository: Repository, digest: Digest, *, is_manifest: bool) -> bytes:
-        peers = {peer.node_id: peer for peer in self._site.peers.live()}
-        for node, size in await self.holders(digest):
-            body = await self._read_from(peers[node], digest, size) if node in peers else None
-            if body is not None:
-                return body
-        for node in ranked(object_key(str(digest)), [self._site.me, *peers])[:2]:
-            if node == self._site.me:
-                break
-            body = await self._ask_owner(peers[node], Fetch(repository, digest, is_manifest))
+        has_wan = self._site.wan.way(repository) is not Way.NONE
+        with trio.move_on_after(LAN_PATIENCE if has_wan else math.inf):
+            body = await self._from_peers(Fetch(repository, digest, is_manifest), has_wan=has_wan)
             if body is not None:
                 return body
         return await self._fetch(repository, digest, is_manifest=is_manifest)
+
+    async def _from_peers(self, message: Fetch, *, has_wan: bool) -> bytes | None:
+        """From a holder, else through the owner; None where neither gives it, or this node is the owner."""
+        peers, digest = {peer.node_id: peer for peer in self._site.peers.live()}, message.digest
+        holders = sorted(await self.holders(digest), key=lambda holder: self._is_slow(holder[0]))
+        for node, size in holders:
+            if node not in peers or (has_wan and self._is_slow(node)):
+                continue
+            body = await self._read_from(peers[node], digest, size)
+            if body is not None:
+                return body
+        nodes = [self._site.me, *(node for node in peers if not self._is_slow(node))]
+        for node in ranked(object_key(str(digest)), nodes)[:2]:
+            if node == self._site.me:
+                break
+            body = await self._ask_owner(peers[node], message)
+            if body is not None:
+                return body
+        return None
+
+    def _is_slow(self, node: str) -> bool:
+        return trio.current_time() - self._slow_at.get(node, -math.inf) < SLOW_FOR
 
     async def holders(self, digest: Digest) -> list[tuple[str, int]]:
         """Peers that hold the digest, with its size."""
@@ -113,7 +143,10 @@ class SmallObjects:
         except (P2pdError, trio.TooSlowError) as error:
             self._count_peer_failure(error)
             # That a peer vanished, or let it go a moment ago, is the life of a site.
-            level = log.info if isinstance(error, PeerUnavailable | trio.TooSlowError) else log.warning
+            is_silent = isinstance(error, PeerUnavailable | trio.TooSlowError)
+            level = log.info if is_silent else log.warning
+            if is_silent:
+                self._slow_at[peer.node_id] = trio.current_time()
             reason = str(error) or f"it took more than {READ_DEADLINE:g} s"
             level("small.peer_failed", digest=str(digest), peer=peer.node_id, reason=reason)
             return None

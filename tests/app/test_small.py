@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,13 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from p2pd.app.small import OWNER_DEADLINE, READ_DEADLINE
+from p2pd.app.small import LAN_PATIENCE, OWNER_DEADLINE, READ_DEADLINE
 from p2pd.decide.ownership import object_key, ranked
 from p2pd.model.errors import NotFound, Unavailable
 from p2pd.model.layout import MANIFEST_LIMIT
 from p2pd.model.messages import Fetch, Fetched, Query, QueryReply, Read, ReadReply, Reply, Request
 from p2pd.model.reference import Digest
+from tests.support.memory_origin import digest_of
 from tests.support.memory_site import REPOSITORY, MemoryNode, node_id, open_site
 from tests.support.peer_handlers import ScriptedHandler
 
@@ -138,6 +140,42 @@ async def test_holders_that_never_answer_do_not_hold_it_up(tmp_path: Path, autoj
         assert trio.current_time() - began <= READ_DEADLINE + OWNER_DEADLINE + 1.0
         told = [(line["log_level"], bool(line["reason"])) for line in logs if "peer_failed" in line["event"]]
         assert told == [("info", True)], "it says why, and warns nobody of a peer that went"
+
+
+async def test_sick_holders_leave_time_for_the_wan_and_are_passed_over(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Their disks hang: what they hold they know from memory."""
+
+    async def answer(request: Request) -> Reply:
+        if isinstance(request, Query):
+            return QueryReply(len(BODY), None)
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async with open_site(tmp_path) as site:
+        node = site.join(1)
+        for number in range(2, 8):
+            site.lan.join(node_id(number), ScriptedHandler(answer))
+        await site.met()
+        waits: list[float] = []
+        for number in range(8):
+            body = BODY[: -1 - number]
+            digest = site.seeder.put(body)
+            began = trio.current_time()
+            assert await obtain(node, digest) == body
+            waits.append(trio.current_time() - began)
+        assert max(waits) < LAN_PATIENCE + 1.0
+        assert waits[-1] < 1.0
+        site.cut(Unavailable("the WAN is cut"))
+        with suppress(Unavailable):
+            await obtain(node, digest_of(b"x"))  # that it is cut is found out
+        holder = site.join(9)
+        await site.met()
+        holder.store.blobs[digest_of(BODY)] = BODY
+        began = trio.current_time()
+        assert await obtain(node, digest_of(BODY)) == BODY
+        assert trio.current_time() - began < 1.0, "those that answered last"
 
 
 async def test_two_that_take_each_other_for_the_owner_do_not_wait_for_ever(
