@@ -28,6 +28,10 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 DOCUMENTS = [README, *sorted((ROOT / "docs").glob("*.md"))]
 
+SOURCES = "".join(
+    path.read_text() for package in ("p2pd", "seeder") for path in (ROOT / package).rglob("*.py")
+)
+
 OURS: dict[str, type] = {"/etc/p2pd/p2pd.toml": NodeConfig, "/etc/p2pd/seeder.toml": SeederConfig}
 
 
@@ -114,6 +118,26 @@ def described(metrics: DaemonMetrics) -> Iterator[tuple[str, str]]:
                 yield f"{family.name}_total" if family.type == "counter" else family.name, labels
 
 
+def keys() -> Iterator[str]:
+    """`section.key` of both configurations."""
+    for config in (NodeConfig(), SeederConfig()):
+        for field in dataclasses.fields(config):
+            section = getattr(config, field.name)
+            if dataclasses.is_dataclass(section):
+                yield from (f"{field.name}.{key.name}" for key in dataclasses.fields(section))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_key_event_and_metric_that_is_named_exists(document: Path) -> None:
+    named = set(re.findall(r"`([a-z_]+(?:\.[a-z_]+)?)`", document.read_text()))
+    known = set(keys()) | {name for each in (Metrics(), SeederMetrics()) for name, _ in described(each)}
+    sections = {key.partition(".")[0] for key in keys()}
+    checked = {name for name in named if name.partition(".")[0] in sections and "." in name}
+    checked |= {name for name in named if name.startswith("p2pd_")}
+    unknown = {name for name in checked - known if f'"{name}"' not in SOURCES and name != "seeder.toml"}
+    assert unknown == set()
+
+
 def test_no_creation_times_are_shown() -> None:
     metrics = Metrics()
     metrics.answered("blob", 200, 0.1, None)
@@ -121,9 +145,6 @@ def test_no_creation_times_are_shown() -> None:
 
 
 def test_documented_log_lines_are_written_somewhere() -> None:
-    sources = "".join(
-        path.read_text() for package in ("p2pd", "seeder") for path in (ROOT / package).rglob("*.py")
-    )
     lines = (ROOT / "docs" / "operating.md").read_text().partition("## Log lines")[2].splitlines()
     events = [
         event
@@ -132,7 +153,7 @@ def test_documented_log_lines_are_written_somewhere() -> None:
         for event in re.findall(r"`([^`]+)`", line.split("|")[1])
     ]
     assert len(events) > 15
-    assert [event for event in events if f'"{event}"' not in sources] == []
+    assert [event for event in events if f'"{event}"' not in SOURCES] == []
 
 
 def names(app: typer.Typer, program: str) -> set[str]:
