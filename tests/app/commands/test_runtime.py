@@ -84,6 +84,16 @@ def test_a_backup_stays_as_long_as_it_differs(system: System) -> None:
     assert backup.read_text() == THEIRS
 
 
+@pytest.mark.parametrize(("name", "status"), [("containerd", 0), ("podman", 0), ("crio", 0), ("docker", 2)])
+def test_the_way_back_needs_a_configuration_of_docker_alone(name: str, status: int, system: System) -> None:
+    system.config.write_text("")
+    before = system.tree()
+    assert system.run("install", name) == 0
+    system.config.write_text("[nonsense")
+    assert system.run("remove", name) == status
+    assert (system.tree() == before) is (status == 0)
+
+
 def test_a_dry_run_prints_a_patch_and_changes_nothing(
     system: System, capsys: pytest.CaptureFixture[str]
 ) -> None:
