@@ -33,12 +33,16 @@ COMMANDS = {
 }
 
 
-def main() -> int:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, said) in COMMANDS.items():
         module.add_arguments(commands.add_parser(name, help=said))
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    options = make_parser().parse_args()
     run: Callable[[argparse.Namespace], int] = COMMANDS[options.command][0].run
     try:
         return run(options)
