@@ -22,15 +22,17 @@ from p2pd.io.store import FileStore
 from p2pd.model.content import Descriptor
 from p2pd.model.errors import StoreError, StoreFull
 from p2pd.model.layout import SegmentMeta
+from p2pd.model.listing import ListingKey
 from p2pd.model.reference import Digest, Repository, Tag
-from p2pd.ports.store import TagRecord
+from p2pd.ports.store import ListingRecord, TagRecord
 from tests.support.power import CutFiles, PowerCut, StepFiles
 
 KIB = 1024
 RANDOM = random.Random(11)
-HELD, LARGE, SMALL = (RANDOM.randbytes(size) for size in (1200 * KIB, 700 * KIB, 700))
+HELD, LARGE, SMALL, SWARMED, GONE = (RANDOM.randbytes(n * 700) for n in (1755, 1024, 1, 850, 2))
 REPOSITORY, TAG = Repository("docker.io", "library/alpine"), Tag("3.20")
 NEW_TAG = Tag("edge")
+LISTING = ListingKey.tags(REPOSITORY, "")
 LEAVES = [CutFiles.leave_everything, CutFiles.leave_names_only, CutFiles.leave_synced_only]
 
 
@@ -42,18 +44,39 @@ def record(body: bytes) -> TagRecord:
     return TagRecord(Descriptor(digest_of(body), len(body), "application/json"), 1.0)
 
 
-async def finish(assembly: FilePartial) -> None:
-    while assembly.frontier < len(LARGE):
-        await assembly.append(LARGE[assembly.frontier : assembly.frontier + 200 * KIB])
+def listing(tag: str) -> ListingRecord:
+    return ListingRecord(b'{"name": "library/alpine", "tags": ["%s"]}' % tag.encode(), 1.0)
+
+
+async def finish(assembly: FilePartial, body: bytes = LARGE) -> None:
+    while assembly.frontier < len(body):
+        await assembly.append(body[assembly.frontier : assembly.frontier + 200 * KIB])
     await assembly.commit()
 
 
-async def transfer(store: FileStore) -> None:
-    assembly = await store.begin(digest_of(LARGE), len(LARGE))
+async def transfer(store: FileStore, body: bytes = LARGE) -> None:
+    assembly = await store.begin(digest_of(body), len(body))
     try:
-        await finish(assembly)
+        await finish(assembly, body)
     finally:
         await assembly.aclose()
+
+
+async def swarm(store: FileStore) -> None:
+    """As content comes from peers: libtorrent's file is copied, and deleted."""
+    digest, hasher = digest_of(SWARMED), PieceHasher(len(SWARMED))
+    hasher.update(SWARMED)
+    staged = store.staged_path(digest, 0)
+    staged.write_bytes(SWARMED)
+    assembly = await store.begin(digest, len(SWARMED))
+    try:
+        meta = SegmentMeta(digest, len(SWARMED), 0, hasher.segment_hashes(0))
+        if assembly.frontier < len(SWARMED):
+            await assembly.append_segment(staged, meta)
+        await assembly.commit()
+    finally:
+        await assembly.aclose()
+    await store.unstage(digest, 0)
 
 
 async def write(store: FileStore) -> None:
@@ -68,6 +91,14 @@ async def put_new_tag(store: FileStore) -> None:
     await store.put_tag(Repository("quay.io", "a/b"), NEW_TAG, record(SMALL))
 
 
+async def put_listing(store: FileStore) -> None:
+    await store.put_listing(LISTING, listing("new"))
+
+
+async def drop(store: FileStore) -> None:
+    await store.drop(digest_of(GONE))
+
+
 async def stage(store: FileStore) -> None:
     await store.stage(digest_of(HELD), 0)
     await store.unstage(digest_of(HELD), 0)
@@ -75,7 +106,8 @@ async def stage(store: FileStore) -> None:
 
 Step = Callable[[FileStore], Awaitable[None]]
 
-WORK = [transfer, write, put_tag, put_new_tag, stage]
+WORK: list[Step] = [transfer, write, put_tag, put_new_tag, stage]
+OTHER_WORK: list[Step] = [swarm, put_listing, drop]
 
 
 async def read(store: FileStore, digest: Digest) -> bytes:
@@ -85,8 +117,8 @@ async def read(store: FileStore, digest: Digest) -> bytes:
         return b"".join([chunk async for chunk in chunks])
 
 
-async def check(root: Path, done: set[str]) -> None:
-    """What must hold at the next start, where the steps in `done` had returned."""
+async def check(root: Path, done: set[str], work: list[Step] = WORK) -> None:
+    """What must hold at the next start, where the steps in `done`, some of `work`, had returned."""
     store = await FileStore.open_dir(root, StepFiles())
     try:
         assert not list((root / "scratch").iterdir())
@@ -103,9 +135,13 @@ async def check(root: Path, done: set[str]) -> None:
         )
         new = await store.tag(Repository("quay.io", "a/b"), NEW_TAG)
         assert new in ([record(SMALL)] if "put_new_tag" in done else [None, record(SMALL)])
-        if digest_of(LARGE) not in held:
-            await transfer(store)  # what was left of it harms no other try
-        assert await read(store, digest_of(LARGE)) == LARGE
+        kept = await store.listing(LISTING)
+        assert kept in ([listing("new")] if "put_listing" in done else [listing("old"), listing("new")])
+        assert digest_of(SWARMED) in held or "swarm" not in done
+        whole = LARGE if work is WORK else SWARMED
+        if digest_of(whole) not in held:
+            await transfer(store, whole)  # what was left of it harms no other try
+        assert await read(store, digest_of(whole)) == whole
         sidecars = {path.name[:64] for path in (root / "blobs").rglob("*.pieces")}
         assert sidecars <= {digest.hex for digest, _ in store.held()}
     finally:
@@ -114,11 +150,13 @@ async def check(root: Path, done: set[str]) -> None:
 
 @pytest.fixture
 async def base(tmp_path: Path) -> Path:
-    """A store that holds HELD, a tag, and the first piece and a bit of LARGE in assembly."""
+    """A store that holds HELD and GONE, a tag, a list, and the first piece and a bit of LARGE in assembly."""
     root = tmp_path / "base"
     store = await FileStore.open_dir(root, StepFiles())
-    await store.write(digest_of(HELD), HELD)
+    for body in (HELD, GONE):
+        await store.write(digest_of(body), body)
     await store.put_tag(REPOSITORY, TAG, record(HELD))
+    await store.put_listing(LISTING, listing("old"))
     assembly = await store.begin(digest_of(LARGE), len(LARGE))
     await assembly.append(LARGE[: 300 * KIB])
     await assembly.aclose()
@@ -131,19 +169,28 @@ async def test_power_cut_at_every_step(base: Path, cut_at: int) -> None:
     """At every fourth step from this one on: four tests for both cores."""
     shm = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shm if os.access(shm, os.W_OK) else None) as folder:
-        while await cut_once(base, Path(folder) / "cut", cut_at):
+        while await cut_once(base, Path(folder) / "cut", cut_at, WORK):
             cut_at += 4
     assert cut_at > 40
 
 
-async def cut_once(base: Path, root: Path, cut_at: int) -> bool:
+@pytest.mark.parametrize("cut_at", range(2))
+async def test_power_cut_at_every_step_of_what_peers_brought(base: Path, cut_at: int) -> None:
+    shm = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shm if os.access(shm, os.W_OK) else None) as folder:
+        while await cut_once(base, Path(folder) / "cut", cut_at, OTHER_WORK):
+            cut_at += 2
+    assert cut_at > 20
+
+
+async def cut_once(base: Path, root: Path, cut_at: int, work: list[Step]) -> bool:
     """Run the work up to step `cut_at`, then start again in every directory that may be left."""
     shutil.copytree(base, root)
     files = CutFiles(root, cut_at)
     done: set[str] = set()
     try:
         store = await FileStore.open_dir(root, files)
-        for step in WORK:
+        for step in work:
             await step(store)
             done.add(step.__name__)
     except PowerCut:
@@ -151,11 +198,11 @@ async def cut_once(base: Path, root: Path, cut_at: int) -> bool:
     for number, leave in enumerate(LEAVES):
         left = root.parent / f"left{number}"
         leave(files, left)
-        await check(left, done)
+        await check(left, done, work)
         shutil.rmtree(left)
     files.close()
     shutil.rmtree(root)
-    return len(done) < len(WORK)
+    return len(done) < len(work)
 
 
 @pytest.mark.parametrize("cut_at", range(13))
@@ -176,14 +223,14 @@ async def test_power_cut_while_the_store_is_made(tmp_path: Path, cut_at: int) ->
 
 
 @pytest.mark.parametrize(("code", "kind"), [(errno.ENOSPC, StoreFull), (errno.EIO, StoreError)])
-@pytest.mark.parametrize("work", WORK, ids=lambda work: work.__name__)
+@pytest.mark.parametrize("work", WORK + OTHER_WORK, ids=lambda work: work.__name__)
 async def test_disk_error_at_every_step(base: Path, work: Step, code: int, kind: type[StoreError]) -> None:
     """One line of the right class, and the same call succeeds once the disk is well again."""
     store = await FileStore.open_dir(base, files := StepFiles())
     lines: list[str] = []
     fail_at = 0
     while fail_at >= 0:
-        for body in (LARGE, SMALL):
+        for body in (LARGE, SMALL, SWARMED):
             await store.drop(digest_of(body))
         files.steps.clear()
         files.on_step = partial(refuse, fail_at, OSError(code, "injected"))
