@@ -123,7 +123,7 @@ def encode(message: Message, correlation: int = 0) -> bytes:
 def decode(frame: bytes) -> Envelope:
     """Read a frame (without its length). Raises PeerProtocolError, IncompatibleVersion among them."""
     fields = Fields(unpack(frame))
-    version = fields.integer(1)
+    version = fields.integer()
     if version != PROTOCOL_VERSION:
         raise IncompatibleVersion(version)
     number, correlation = fields.integer(), fields.integer()

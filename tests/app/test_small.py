@@ -56,6 +56,27 @@ async def test_a_site_fetches_it_once(tmp_path: Path, autojump_clock: MockClock)
         assert sum(node.counted("wan_bytes", source="seeder") for node in nodes) == len(BODY)
 
 
+async def test_a_thousand_at_once_cross_once_and_none_starves(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_site(tmp_path) as site:
+        nodes = [site.join(number) for number in range(1, 3)]
+        await site.met()
+        site.seeder.bytes_s = 1 << 20
+        bodies = [b"%d" % number * 1000 for number in range(1000)]
+        digests = [site.seeder.put(body) for body in bodies]
+        slowest = sum(map(len, bodies)) / site.seeder.bytes_s
+
+        async def one(digest: Digest, body: bytes) -> None:
+            assert await obtain(nodes[0], digest) == body
+
+        with trio.fail_after(1.5 * slowest + 1):
+            async with trio.open_nursery() as nursery:
+                for digest, body in zip(digests, bodies, strict=True):
+                    nursery.start_soon(one, digest, body)
+        assert [site.seeder.given[digest] for digest in digests] == list(map(len, bodies))
+
+
 async def test_who_holds_it_gives_it(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with open_site(tmp_path) as site:
         nodes = [site.join(number) for number in range(1, 4)]

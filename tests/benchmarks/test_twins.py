@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import fnmatch
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +31,16 @@ def test_a_promise_holds(twin: Twin) -> None:
 
 def test_twins_are_named_after_rows() -> None:
     assert {twin.name for twin in TWINS} - NOT_ROWS <= {row.name for row in ROWS}
+
+
+def test_every_row_has_a_twin_or_a_documented_reason_why_not() -> None:
+    document = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+    table = document.read_text().partition("| rows without a twin |")[2].partition("\n\n")[0]
+    reasons = [name for line in table.splitlines()[1:] for name in re.findall(r"`(\S+)`", line.split("|")[1])]
+    without = {row.name for row in ROWS} - {twin.name for twin in TWINS}
+    explained = [name for reason in reasons for name in fnmatch.filter(without, reason)]
+    assert sorted(explained) == sorted(without)
+    assert [reason for reason in reasons if not fnmatch.filter(without, reason)] == []
 
 
 def test_no_decision_reads_a_clock() -> None:

@@ -222,7 +222,10 @@ async def test_power_cut_while_the_store_is_made(tmp_path: Path, cut_at: int) ->
     files.close()
 
 
-@pytest.mark.parametrize(("code", "kind"), [(errno.ENOSPC, StoreFull), (errno.EIO, StoreError)])
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(errno.ENOSPC, StoreFull), (errno.EIO, StoreError), (errno.EACCES, StoreError)],
+)
 @pytest.mark.parametrize("work", WORK + OTHER_WORK, ids=lambda work: work.__name__)
 async def test_disk_error_at_every_step(base: Path, work: Step, code: int, kind: type[StoreError]) -> None:
     """One line of the right class, and the same call succeeds once the disk is well again."""

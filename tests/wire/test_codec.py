@@ -17,6 +17,7 @@ from p2pd.model.listing import ListingKey
 from p2pd.model.messages import (
     DELTAS_LIMIT,
     INTERESTED_LIMIT,
+    PROTOCOL_VERSION,
     READ_LIMIT,
     Fetch,
     Fetched,
@@ -258,10 +259,11 @@ def test_wide_nesting_is_refused() -> None:
         decode(b"\xdd\xff\xff\xff\xff")
 
 
-def test_another_version_is_told_apart() -> None:
+@pytest.mark.parametrize("version", [PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1, 99])
+def test_another_version_is_told_apart(version: int) -> None:
     with pytest.raises(IncompatibleVersion) as caught:
-        decode(msgpack.packb([2, "whatever", 0.5]))
-    assert caught.value.version == 2
+        decode(msgpack.packb([version, "whatever", 0.5]))
+    assert caught.value.version == version
 
 
 def test_an_unknown_type_is_kept_for_the_caller() -> None:
