@@ -136,9 +136,10 @@ class Leader:
                         await partial.append(bytes(fresh))
                         claim()
                         self._publish(before, partial.frontier)
-                    if partial.frontier >= stop:
+                    if partial.frontier >= stop and stream.stop > stop:
                         return
-        raise Unavailable(f"the origin ended {state.digest} at byte {partial.frontier} of {stop}")
+        if partial.frontier < stop:
+            raise Unavailable(f"the origin ended {state.digest} at byte {partial.frontier} of {stop}")
 
     @contextmanager
     def _claiming(self) -> Iterator[Callable[[], None]]:

@@ -85,7 +85,8 @@ async def _one_request(origin: Origin, repository: Repository, partial: Partial,
             )
         if stream.start > wanted_from:
             raise WrongContent(f"{repository} answers for {partial.digest} with a later range than asked for")
-        pipe = _Pipe(skip=wanted_from - stream.start, take=goal - wanted_from)
+        # An answer is read to its end, where that is the goal: only then its connection is kept.
+        pipe = _Pipe(wanted_from - stream.start, goal - wanted_from, is_cut=stream.stop > goal)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pipe.fill, stream.chunks)
             nursery.start_soon(pipe.watch, nursery.cancel_scope)
@@ -98,9 +99,11 @@ async def _one_request(origin: Origin, repository: Repository, partial: Partial,
 class _Pipe:
     """A bounded buffer between the network and the disk, so that neither waits for the other."""
 
-    def __init__(self, skip: int, take: int) -> None:
+    def __init__(self, skip: int, take: int, *, is_cut: bool) -> None:
+        """Drops `skip` bytes and takes the next `take`; `is_cut`: more come, which nobody waits for."""
         self._skip = skip
         self._take = take
+        self._is_cut = is_cut
         self._buffer = bytearray()
         self._ended = False
         self._came = 0
@@ -116,7 +119,7 @@ class _Pipe:
                 self._take -= len(data)
                 self._buffer += data
                 self._tell()
-                if not self._take:
+                if self._is_cut and not self._take:
                     break
                 while len(self._buffer) >= _MOST_BUFFERED:
                     await self._changed.wait()

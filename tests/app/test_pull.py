@@ -5,10 +5,13 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from benchmarks.testbed.registry import FaultRegistry
 from p2pd.app.pull import pull_blob
 from p2pd.decide.retry import RetryPolicy
+from p2pd.io.origin import OriginClient
 from p2pd.model.errors import Denied, NotFound, OriginFault, RateLimited, StoreFull, Unavailable, WrongContent
 from p2pd.model.reference import Digest, Repository
+from p2pd.model.upstream import UpstreamSpec
 from tests.support.memory_store import MemoryPartial, MemoryStore
 from tests.support.scripted_origin import ScriptedOrigin, Step
 
@@ -189,3 +192,15 @@ async def test_a_slow_but_steady_answer_is_borne(partial: MemoryPartial, autojum
     source = origin(Step(chunk=4000, pause=0.5))
     await pull(source, partial)
     assert len(source.asked) == 1
+
+
+async def test_blobs_share_a_connection(store: MemoryStore, nursery: trio.Nursery) -> None:
+    registry = FaultRegistry()
+    await nursery.start(registry.run)
+    source = OriginClient({APP.registry: UpstreamSpec(APP.registry, registry.url)})
+    for body in (BODY, BODY[1:], BODY[2:]):
+        partial = await store.begin(registry.add_blob(body), len(body))
+        await pull_blob(source, APP, partial)
+        await partial.commit()
+    await source.aclose()
+    assert registry.connections == 1
