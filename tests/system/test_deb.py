@@ -110,6 +110,8 @@ def test_life_of_a_node(packages: dict[str, Path], newer: Path, boot: Boot) -> N
     assert machine.is_active("p2pd"), machine.run("journalctl", "-u", "p2pd")
     assert machine.show("p2pd", "UnitFileState") == "enabled"
     assert "0 peers" in machine.show("p2pd", "StatusText")
+    limits = [machine.show("p2pd", name) for name in ("MemoryMax", "TasksMax", "LimitNOFILE")]
+    assert limits == [str(768 << 20), "128", "65536"]
     _check_network(machine)
     # Nothing but our own is touched: no runtime's configuration, for one.
     assert {path for path in machine.files() - before if "p2pd" not in path} <= {
@@ -134,6 +136,9 @@ def test_life_of_a_node(packages: dict[str, Path], newer: Path, boot: Boot) -> N
     assert not machine.is_active("p2pd")
     assert (machine.root / "var/lib/p2pd/node-id").read_text() == identity
     assert (machine.root / "etc/p2pd/p2pd.toml").read_text() == edited
+    machine.install(newer)
+    assert machine.is_active("p2pd"), "installed again it is the node it was"
+    assert (machine.root / "var/lib/p2pd/node-id").read_text() == identity
     machine.run("dpkg", "--purge", "p2pd")
     after = machine.files()
     assert {path for path in after - before if not path.endswith("-")} <= {
