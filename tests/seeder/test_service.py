@@ -23,7 +23,14 @@ from benchmarks.testbed.registry import (
 from p2pd.app.config import parse
 from p2pd.io.seeder_client import SeederClient
 from p2pd.model.content import OCI_MANIFEST, StaleTag
-from p2pd.model.errors import ConfigError, NotFound, OriginFault, RateLimited, Unavailable, UserMistake
+from p2pd.model.errors import (
+    ConfigError,
+    NotFound,
+    OriginFault,
+    RateLimited,
+    StoreError,
+    Unavailable,
+)
 from p2pd.model.layout import SEGMENT
 from p2pd.model.listing import StaleListing
 from p2pd.model.reference import Digest, Repository, Tag
@@ -205,7 +212,7 @@ async def test_it_serves_what_it_holds_after_a_restart(registry: FaultRegistry, 
 async def test_two_seeders_on_one_directory_are_refused(
     registry: FaultRegistry, client: SeederClient, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserMistake, match="in use"):
+    with pytest.raises(StoreError, match="in use"):
         await run_seeder(settings(tmp_path, registry))
 
 
