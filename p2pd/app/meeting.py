@@ -82,12 +82,9 @@ class Meeting:
         elif progress.done:
             state.plan.member_left(node)
         else:
-            claimed = bytes_to_bits(progress.claimed, count)
+            claimed, moved_at = bytes_to_bits(progress.claimed, count), state.plan.site_moved_at
             state.plan.member_progress(node, have, claimed, Way(progress.wan), now)
-            if have or (claimed and not progress.waits):
-                # It is coming, if only by and by: a leader's first segment may take long on a slow WAN. But
-                # where the WAN hangs, all claim and none gets anything.
-                state.live.set()
+            self._hear_of_bytes(have, claimed, moved_at, waits=progress.waits)
         state.poke()
 
     def advances(self, node: str, delta: ProgressDelta) -> bool:
@@ -97,12 +94,24 @@ class Meeting:
             return False
         gained = run_to_bits(delta.gained_from, delta.gained)
         flying, now = run_to_bits(delta.flying_from, delta.flying), trio.current_time()
+        moved_at = state.plan.site_moved_at
         if not state.plan.member_advanced(node, gained, flying, Way(delta.wan), now):
             self._meet_again(node)
             return False
-        if gained or (flying and not delta.waits):
-            state.live.set()
+        self._hear_of_bytes(gained, flying, moved_at, waits=delta.waits)
         return True
+
+    def _hear_of_bytes(self, have: int, claimed: int, moved_at: float, *, waits: bool) -> None:
+        """Whether a member's word, before which the site had last moved at `moved_at`, tells of bytes.
+
+        Claims do, too: a leader's first segment may take long on a slow WAN. But where the WAN hangs, all
+        claim one stripe after the other, and none gets anything.
+        """
+        state = self._state
+        if have or (claimed and not waits):
+            state.live.set()
+        if state.plan.site_moved_at > moved_at and not waits:
+            state.alive_at = state.plan.site_moved_at
 
     def _meet_again(self, node: str) -> None:
         """A peer counts us as a member and is none to us: our introduction did not get through."""

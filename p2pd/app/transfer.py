@@ -273,7 +273,7 @@ class Transfer:
             state.fail(fresh(fault))
             return
         allowed = STALL if has_source else STALL_WITHOUT_SOURCE
-        if now - max(state.alive_at, plan.site_moved_at) > allowed:
+        if now - state.alive_at > allowed:
             if not has_source and isinstance(fault, WrongContent):
                 state.fail(fresh(fault))
                 return

@@ -57,7 +57,7 @@ class TransferState:
         self.is_refused_by_seeder = False
         self.wan_bytes = 0
         self.alive_at = now
-        """When the last byte came from anywhere; at first, when it began."""
+        """When the last byte came to anybody, as far as is known; at first, when it began."""
         self._came_at = -math.inf
         self._told_fault = ""
         self._changed = trio.Event()

@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from p2pd.app.transfer import STALL
 from p2pd.app.transfers import SOURCE_DEADLINE
 from p2pd.model.errors import NotFound, Unavailable
 from p2pd.model.layout import MIB
@@ -128,7 +129,8 @@ async def test_where_the_wan_hangs_no_node_takes_another_s_request_for_a_source(
             async with trio.open_nursery() as nursery:
                 for node in nodes:
                     nursery.start_soon(refused, node, digest)
-            await trio.sleep(30)
+            await trio.sleep(STALL - SOURCE_DEADLINE + 1)
+            assert not any(node.transfers.running(digest) for node in nodes), "nor do they keep it going"
 
 
 @pytest.mark.parametrize("seeder", [True, False])
