@@ -43,6 +43,10 @@ from p2pd.ports.store import Hasher
 __all__ = ["FilePartial", "Work", "open_work"]
 
 _READ = 1024 * 1024
+_LEAST_READ = 64 * 1024
+_READ_BY_ALL = 32 * 1024 * 1024
+"""What all readers of one blob hold of it at a time: each of a crowd reads less, down to the least."""
+
 _PIECES_A_HOP = 16
 
 _RUN = 2 * 1024 * 1024
@@ -91,6 +95,7 @@ class FilePartial:
         self._held_at: int | None = None
         self._growth = trio.lowlevel.ParkingLot()
         self._buffer: bytearray | None = None
+        self._readers = 0
 
     @property
     def digest(self) -> Digest:
@@ -226,21 +231,26 @@ class FilePartial:
                 if self._work is not None
                 else await trio.to_thread.run_sync(open_readonly, self._places.blob(self._digest))
             )
-        while position < stop:
-            limit = min(self._readable(), stop)
-            error = self._error
-            if error is not None and (position >= limit or isinstance(error, WrongContent)):
-                # A copy, because every `raise` of one object adds to its traceback.
-                raise copy.copy(error) from error
-            if position >= limit:
-                await self._growth.park()
-                continue
-            with disk_errors(f"read {self._digest}"):
-                data = await trio.to_thread.run_sync(read_at, file, position, min(limit - position, _READ))
-            if not data:
-                raise StoreError(f"cannot read {self._digest}: its file was cut off")
-            yield data
-            position += len(data)
+        self._readers += 1
+        try:
+            while position < stop:
+                limit = min(self._readable(), stop)
+                error = self._error
+                if error is not None and (position >= limit or isinstance(error, WrongContent)):
+                    # A copy, because every `raise` of one object adds to its traceback.
+                    raise copy.copy(error) from error
+                if position >= limit:
+                    await self._growth.park()
+                    continue
+                most = min(_READ, max(_LEAST_READ, _READ_BY_ALL // self._readers))
+                with disk_errors(f"read {self._digest}"):
+                    data = await trio.to_thread.run_sync(read_at, file, position, min(limit - position, most))
+                if not data:
+                    raise StoreError(f"cannot read {self._digest}: its file was cut off")
+                yield data
+                position += len(data)
+        finally:
+            self._readers -= 1
 
     def _readable(self) -> int:
         if self._verified or self._size == 0:

@@ -8,7 +8,7 @@ import os
 import random
 import time
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 
 import pytest
@@ -279,6 +279,21 @@ async def test_assembly_that_got_nothing_leaves_nothing(store: FileStore, tmp_pa
     await partial.append(b"less than a piece, which no journal vouches for")
     await partial.aclose()
     assert list((tmp_path / "partial").iterdir()) == []
+
+
+async def test_each_of_a_crowd_reads_little_at_a_time(store: FileStore) -> None:
+    body = random.Random(4).randbytes(3 * 1024 * KIB)
+    assembly = await store.begin(digest_of(body), len(body))
+    await assembly.append(body)
+    await assembly.commit()
+    async with AsyncExitStack() as readers:
+        readings = [aclosing(assembly.chunks(0, len(body))) for _ in range(200)]
+        crowd = [await readers.enter_async_context(chunks) for chunks in readings]
+        first = [await anext(chunks) for chunks in crowd]
+        assert len(first[0]) == 1024 * KIB
+        assert sum(map(len, first[100:])) <= 32 * 1024 * KIB
+        assert b"".join([first[-1], *[chunk async for chunk in crowd[-1]]]) == body
+    await assembly.aclose()
 
 
 async def test_second_user_is_refused_in_one_line(store: FileStore, tmp_path: Path) -> None:
