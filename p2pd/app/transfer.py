@@ -56,6 +56,10 @@ TICK = 1.0
 """Longest time between two decisions: how late a change of the WAN's health is noticed."""
 
 
+def _nobody_waits() -> None:
+    pass
+
+
 class Transfer:
     """Fetches a blob into the store. `run` is called once; the rest from any task of the daemon."""
 
@@ -91,6 +95,10 @@ class Transfer:
         self.started_at = trio.current_time()
         self.is_behind: Callable[[], bool] = bool
         """Whether it is to leave the WAN to another transfer."""
+        self.on_wan_left: Callable[[], None] = _nobody_waits
+        """Called when others need leave the WAN to it no longer."""
+
+        self._needs_wan = False
 
     # How it stands.
 
@@ -181,6 +189,10 @@ class Transfer:
         """The set of live peers changed."""
         self._meeting.peers_changed()
 
+    def poke(self) -> None:
+        """Something that its decisions depend on changed."""
+        self._state.poke()
+
     # Life.
 
     async def run(self) -> None:
@@ -253,6 +265,9 @@ class Transfer:
         for stripe in decision.drop:
             self._stripes.end(stripe)
         self._leader.lead_or_not(decision.lead)
+        needed, self._needs_wan = self._needs_wan, plan.needs_wan(now)
+        if needed and not self._needs_wan:
+            self.on_wan_left()
         self._metadata.doubt_no_longer(now)
         self._check_stall(now)
         return decision.wake_at

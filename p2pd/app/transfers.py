@@ -90,6 +90,13 @@ class Transfers:
             for other in self._running.values()
         )
 
+    def _let_on(self, transfer: Transfer) -> None:
+        """The layers above it need wait no longer."""
+        place = transfer.place
+        for other in self._running.values():
+            if place is not None and other.place is not None and other.place.is_above(place):
+                other.poke()
+
     def has_background(self) -> bool:
         return any(each.is_background for each in self._running.values())
 
@@ -143,6 +150,7 @@ class Transfers:
             place=place,
         )
         transfer.is_behind = bind(self._is_behind, transfer)
+        transfer.on_wan_left = bind(self._let_on, transfer)
         self._running[digest] = transfer
         self._nursery.start_soon(self._run, transfer)
         return transfer

@@ -44,6 +44,9 @@ IN_FLIGHT = (2, 6)
 LOOKAHEAD = 3
 SETTLE = 0.5
 _SOONEST = 0.01
+_UNHEARD = 0.7
+"""Seconds that others' claims are old by when they are heard of (p2pd.decide.report.REPORT_EVERY)."""
+
 _AT_WORK = 1.0
 _NEEDED = 10.0
 
@@ -329,13 +332,17 @@ class FetchPlan:
         return max(self._pace.came_at, self._moved_at)
 
     def needs_wan(self, now: float) -> bool:
-        """Whether it is coming over the WAN, and some stripes are not known to be had or fetched by anyone.
+        """Whether it is coming over the WAN, and nodes have stripes yet to ask for.
 
+        The last few were asked for before one hears of it: to wait for the news would leave the WAN idle.
         One at which nothing moves (it yields, was refused, or its source hangs) would not use what is
         left to it.
         """
-        unclaimed = self._all & ~self._seen & ~self.claimed and not self._holders
-        return bool(unclaimed) and self._way is not Way.NONE and now - self.site_moved_at < self.patience
+        if self._holders or self._way is Way.NONE or now - self.site_moved_at >= self.patience:
+            return False
+        begun = self._seen | self.claimed
+        unheard = round(_UNHEARD / self._pace.seconds) if begun else 0
+        return (self._all & ~begun).bit_count() > unheard
 
     def window(self) -> range:
         """Segments to work on now: the first incomplete one and the `LOOKAHEAD` behind it."""

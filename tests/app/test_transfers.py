@@ -204,6 +204,28 @@ async def test_lower_layers_of_an_image_go_first(tmp_path: Path, autojump_clock:
         assert not foreign.is_behind()
 
 
+async def test_an_upper_layer_goes_on_as_soon_as_the_lower_one_is_asked_for(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_site(tmp_path) as site:
+        node = site.join(1)
+        bodies = [bytes([number]) * (20 * MIB) for number in range(2)]
+        site.seeder.bytes_s = MIB
+        lower, upper = [
+            await node.transfers.obtain(
+                REPOSITORY, site.seeder.put(body), len(body), Place(Digest("1" * 64), number)
+            )
+            for number, body in enumerate(bodies)
+        ]
+        while lower.plan.needs_wan(trio.current_time()):
+            assert upper.plan.is_behind
+            await trio.sleep(0.01)
+        assert lower.plan.in_flight
+        await trio.sleep(0.06)
+        assert not upper.plan.is_behind
+        assert len(upper.plan.in_flight) > 1
+
+
 async def test_a_lower_layer_that_yields_holds_up_none(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with open_site(tmp_path) as site:
         node = site.join(1)

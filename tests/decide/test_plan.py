@@ -662,15 +662,26 @@ def test_behind_another_blob_the_whole_site_fetches_one_stripe() -> None:
 
 
 def test_what_is_claimed_or_held_is_not_waited_for() -> None:
-    plan = plan_of("a", have=ALL & ~0b11)
+    plan = plan_of("a")
+    unheard = round(0.7 / 0.2)
+    assert plan.needs_wan(0.0)
+    plan.member_progress("a", 0, ALL & ~mask_of(range(unheard + 2)), Way.SEEDER, 0.0)
     assert plan.needs_wan(0.0)
     plan.started(0, 0.0)
     assert plan.needs_wan(0.0)
-    plan.member_progress("a", 0, 0b10, Way.SEEDER, 0.0)
-    assert not plan.needs_wan(0.0)
+    plan.started(1, 0.0)
+    assert not plan.needs_wan(0.0), "what is left was asked for meanwhile"
     other = plan_of("a")
     other.holder_found("a", 0.0)
     assert not other.needs_wan(0.0)
+
+
+def test_few_stripes_are_waited_for_until_some_are_asked_for() -> None:
+    plan = plan_of("a", layout=Layout(MIB + 1))
+    assert plan.needs_wan(0.0)
+    plan.started(0, 0.0)
+    plan.started(1, 0.0)
+    assert not plan.needs_wan(0.0)
 
 
 def test_what_makes_no_use_of_the_wan_is_not_waited_for() -> None:
