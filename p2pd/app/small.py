@@ -47,13 +47,14 @@ _SLOW = 2048
 
 
 class SmallObjects:
-    """Brings small objects into the store, one flight a digest."""
+    """Brings small objects into the store, one flight each."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
+        # By repository and kind: what is not there as a blob of one may be there as a manifest of another.
         # Two kinds of flight, lest two nodes that take each other for the owner wait for each other.
-        self._flights: Flights[Digest, bytes] = Flights()
-        self._fetches: Flights[Digest, bytes] = Flights()
+        self._flights: Flights[Fetch, bytes] = Flights()
+        self._fetches: Flights[Fetch, bytes] = Flights()
         self._slots = trio.CapacityLimiter(AT_ONCE)
         self._slow_at: Bounded[str, float] = Bounded(_SLOW)
 
@@ -66,7 +67,7 @@ class SmallObjects:
         async def bring() -> bytes:
             return await self._bring(repository, digest, is_manifest=is_manifest)
 
-        return await self._flights.join(digest, bring)
+        return await self._flights.join(Fetch(repository, digest, is_manifest), bring)
 
     async def fetch_for_peer(self, repository: Repository, digest: Digest, *, is_manifest: bool) -> int:
         """As its owner: hold the object, asking only the WAN. Returns its size."""
@@ -180,7 +181,7 @@ class SmallObjects:
                 raise
             return body
 
-        return await self._fetches.join(digest, fetch)
+        return await self._fetches.join(Fetch(repository, digest, is_manifest), fetch)
 
     async def _keep(self, digest: Digest, body: bytes) -> None:
         """Check and hold it; where the disk does not take it, only check. Raises WrongContent."""

@@ -16,7 +16,7 @@ from p2pd.app.transfer import Transfer
 from p2pd.decide.plan import Way
 from p2pd.decide.report import REPORT_EVERY
 from p2pd.model.content import Place
-from p2pd.model.errors import P2pdError, Unavailable, WrongContent, fresh
+from p2pd.model.errors import OriginFault, P2pdError, Unavailable, WrongContent, fresh
 from p2pd.model.rate import LinkUse
 from p2pd.model.reference import Digest, Repository
 
@@ -36,6 +36,7 @@ _WRONG = 4096
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
+    repository: Repository
     error: P2pdError
     until: float
 
@@ -119,7 +120,7 @@ class Transfers:
         """
         transfer = self._running.get(digest)
         if transfer is None:
-            self._raise_remembered(digest)
+            self._raise_remembered(repository, digest)
             if self._make_room is not None:
                 await self._make_room(digest, size)
             async with self._starting:
@@ -195,7 +196,7 @@ class Transfers:
             self._wrong[digest] = transfer.is_peers_fault or self._wrong.get(digest, False)
         now = trio.current_time()
         self._failures = {d: f for d, f in self._failures.items() if f.until > now}
-        self._failures[digest] = _Failure(error, now + FAILURE_REMEMBERED)
+        self._failures[digest] = _Failure(transfer.repository, error, now + FAILURE_REMEMBERED)
 
     def _count(self, transfer: Transfer, seconds: float) -> None:
         metrics, error = self._site.metrics, transfer.failure
@@ -211,9 +212,12 @@ class Transfers:
         if isinstance(error, WrongContent):
             metrics.hash_failures.labels("blob").inc()
 
-    def _raise_remembered(self, digest: Digest) -> None:
+    def _raise_remembered(self, repository: Repository, digest: Digest) -> None:
         failure = self._failures.get(digest)
-        if failure is not None and failure.until > trio.current_time():
+        if failure is None or failure.until <= trio.current_time():
+            return
+        # What the registry of another repository lacks, or that it is away, says nothing about this one.
+        if failure.repository == repository or not isinstance(failure.error, OriginFault):
             raise fresh(failure.error)
 
     def _peers_changed(self) -> None:

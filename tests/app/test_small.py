@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from p2pd.model.errors import NotFound, Unavailable
 from p2pd.model.layout import MANIFEST_LIMIT
 from p2pd.model.messages import Fetch, Fetched, Query, QueryReply, Read, ReadReply, Reply, Request
 from p2pd.model.reference import Digest
+from p2pd.ports.origin import BlobStream
 from tests.support.memory_origin import digest_of
 from tests.support.memory_site import REPOSITORY, MemoryNode, node_id, open_site
 from tests.support.peer_handlers import ScriptedHandler
@@ -247,3 +248,31 @@ async def test_a_client_that_leaves_takes_nothing_down(tmp_path: Path, autojump_
             nursery.start_soon(leave)
             await trio.sleep(0.5)
             assert await obtain(node, digest) == BODY
+
+
+async def test_what_is_no_blob_may_be_a_manifest_all_the_same(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_site(tmp_path) as site:
+        node = site.join(1, seeder=False)
+        body = b'{"schemaVersion":2,"layers":[]}'
+        digest = site.origin.put(body)
+
+        @asynccontextmanager
+        async def no_blob(*_: object) -> AsyncGenerator[BlobStream, None]:
+            await trio.sleep(1)
+            raise NotFound("it is a manifest")
+            yield
+
+        monkeypatch.setattr(site.origin, "open_blob", no_blob)
+        bodies: list[bytes] = []
+
+        async def as_manifest() -> None:
+            await trio.sleep(0.5)
+            bodies.append(await node.small.obtain(REPOSITORY, digest, is_manifest=True))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(as_manifest)
+            with pytest.raises(NotFound):
+                await node.small.obtain(REPOSITORY, digest, is_manifest=False)
+        assert bodies == [body]

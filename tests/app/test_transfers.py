@@ -14,10 +14,11 @@ from p2pd.decide.plan import Way
 from p2pd.model.content import Place
 from p2pd.model.errors import Denied, NotFound, P2pdError, RateLimited, Unavailable, WrongContent
 from p2pd.model.layout import MIB
-from p2pd.model.reference import Digest
+from p2pd.model.reference import Digest, Repository
 from tests.support.memory_site import REPOSITORY, MemoryNode, open_site
 from tests.support.memory_store import meta_of
 
+OTHER = Repository("other.test", "app")
 BODY = random.Random(11).randbytes(3 * MIB + 77)
 
 
@@ -115,6 +116,23 @@ async def test_the_failure_is_forgotten_in_time(tmp_path: Path, autojump_clock: 
         with pytest.raises(NotFound):
             await pull(node, digest)
         await trio.sleep(0.2)
+        assert await pull(node, digest) == BODY
+
+
+@pytest.mark.parametrize("error", [NotFound("x"), Unavailable("x")])
+async def test_a_failure_for_one_repository_is_none_for_another(
+    tmp_path: Path, autojump_clock: MockClock, error: P2pdError
+) -> None:
+    async with open_site(tmp_path) as site:
+        node = site.join(1, seeder=False)
+        digest = site.origin.put(BODY)
+        site.origin.fault = error
+        with pytest.raises(type(error)):
+            await node.transfers.obtain(OTHER, digest, len(BODY))
+        await settled(node)
+        site.origin.fault = None
+        with pytest.raises(type(error)):
+            await node.transfers.obtain(OTHER, digest, len(BODY))
         assert await pull(node, digest) == BODY
 
 
