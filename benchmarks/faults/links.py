@@ -49,6 +49,8 @@ def _partitioned(stage: Stage) -> None:
         stage.when(0.15)
         heals = [stage.cut_off(a, b) for a in stage.nodes[:half] for b in stage.nodes[half:]]
         time.sleep(_PARTITION_S)
+        apart = stage.peers_of(stage.nodes[0]) == half - 1
+        stage.expect(apart, "the halves knew each other all the time: no fault")
         for heal in heals:
             heal()
 

@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pd.app.transfer import STALL
+from p2pd.app.transfer_state import FRESH
 from p2pd.app.transfers import SOURCE_DEADLINE
 from p2pd.model.errors import NotFound, Unavailable
 from p2pd.model.layout import MIB
@@ -151,6 +152,37 @@ async def test_a_slow_wan_is_waited_for(tmp_path: Path, autojump_clock: MockCloc
                 for node in nodes:
                     nursery.start_soon(begun, node)
         assert site.seeder.given[digest] + site.origin.given[digest] < MIB
+
+
+async def test_a_wan_that_goes_for_good_ends_bodies_in_time_and_costs_what_was_in_flight(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_site(tmp_path, swarm=True) as site:
+        nodes = await join(site, range(1, 5))
+        digest = site.seeder.put(DATA)
+        site.origin.put(DATA)
+        for source in (site.seeder, site.origin):
+            source.bytes_s = 3 * MIB
+
+        async def cut_short(node: MemoryNode) -> None:
+            with pytest.raises(Unavailable, match="no source brought a byte"):
+                await pull(node, digest)
+
+        async with trio.open_nursery() as nursery:
+            for node in nodes:
+                nursery.start_soon(cut_short, node)
+            await trio.sleep(3)
+            for source in (site.seeder, site.origin):
+                source.hangs_for = 5.0
+            nursery.cancel_scope.deadline = trio.current_time() + FRESH + STALL + 1
+        assert not nursery.cancel_scope.cancelled_caught
+        await trio.sleep(60)
+        for source in (site.seeder, site.origin):
+            source.hangs_for = None
+        await trio.sleep(60)
+        await pull_everywhere(nodes, digest)
+        given = site.seeder.given[digest] + site.origin.given[digest]
+        assert given <= len(DATA) + 4 * MIB
 
 
 async def test_what_an_earlier_run_staged_is_not_fetched_again(

@@ -99,6 +99,9 @@ class MemoryOrigin:
             chunk = data[position : min(position + max(CHUNK, int(gathered)), stop)]
             self._free_at = max(self._free_at, trio.current_time()) + len(chunk) / self.bytes_s
             await trio.sleep_until(self._free_at)
+            if self.hangs_for is not None:
+                await trio.sleep(self.hangs_for)
+                raise Unavailable(f"nothing came after byte {position}")
             if self.fault is not None:
                 raise Unavailable(f"cut off at byte {position}") from self.fault
             self.given[digest] += len(chunk)
