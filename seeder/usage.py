@@ -57,8 +57,12 @@ ON CONFLICT (digest) DO UPDATE SET
     pulls = pulls + excluded.pulls
 """
 
+_TRIM_SITES = """
+DELETE FROM sites WHERE site IN (SELECT site FROM sites ORDER BY last_used DESC LIMIT -1 OFFSET ?)
+"""
+
 _SITES = 10_000
-"""Most sites noted between two writes: their names are the clients' word."""
+"""Most sites noted between two writes, and kept in all: their names are the clients' word."""
 
 _PENDING = 50_000
 """Most blobs noted between two writes; beyond that (a disk that fails for long) notes are lost."""
@@ -204,3 +208,4 @@ def _add(path: Path, notes: list[BlobUsage], sites: list[SiteUsage]) -> None:
             database.executemany(
                 _ADD_SITE, [(each.site, each.last_used, each.answers, each.bytes_served) for each in sites]
             )
+            database.execute(_TRIM_SITES, (_SITES,))

@@ -1,5 +1,6 @@
 import sqlite3
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,16 @@ async def test_sites_add_up_and_are_bounded(path: Path, monkeypatch: pytest.Monk
     ]
     [blob] = read_usage(path)
     assert blob.bytes_served == 81
+
+
+async def test_of_all_sites_the_last_are_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seeder.usage._SITES", 2)
+    at = count()
+    usage = UsageLog(path, lambda: float(next(at)))
+    for site in "abcdb":
+        usage.note_nowait(ONE, APP, 50, 20, site)
+        await usage.flush()
+    assert [(row.site, row.answers) for row in read_sites(path)] == [("b", 1), ("d", 1)]
 
 
 def test_a_file_that_knows_no_sites(path: Path) -> None:
