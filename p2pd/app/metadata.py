@@ -34,6 +34,7 @@ class Metadata:
         if not self._fits(meta) or meta.index in self.known:
             return
         self.known[meta.index] = meta
+        self._hearsay.forget(meta.index)
         if announce:
             notice = SegmentReady(meta.digest, meta.blob_size, meta.index, meta.piece_hashes)
             state.site.peers.notify_nowait(state.plan.members, notice)

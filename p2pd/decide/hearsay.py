@@ -47,6 +47,10 @@ class Hearsay:
     def heard(self, node: str, meta: SegmentMeta, now: float) -> None:
         self._words.setdefault(meta.index, _Words(now)).by_node.setdefault(node, meta)
 
+    def forget(self, index: int) -> None:
+        """The segment's hashes are known."""
+        self._words.pop(index, None)
+
     def believed(
         self, choice: Choice, holders: Collection[str], now: float, *, is_asking: bool, could_ask: bool
     ) -> list[Belief]:

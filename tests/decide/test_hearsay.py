@@ -53,3 +53,13 @@ def test_each_segment_has_its_own_time() -> None:
     hearsay.heard("holder", word(1, 1), 2.0)
     found = told(hearsay, SEEDER_SILENCE, asking=True, could_ask=True, holders={"holder"})
     assert [belief.meta.index for belief in found] == [0]
+
+
+def test_nothing_is_kept_of_what_is_known() -> None:
+    hearsay = Hearsay()
+    hearsay.heard("holder", word(1, 0), 0.0)
+    hearsay.heard("holder", word(1, 1), 0.0)
+    hearsay.forget(0)
+    hearsay.forget(7)
+    found = told(hearsay, SEEDER_SILENCE, asking=True, could_ask=True, holders={"holder"})
+    assert [belief.meta.index for belief in found] == [1]
