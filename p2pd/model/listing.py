@@ -82,7 +82,13 @@ def tags_of(body: bytes) -> list[str] | None:
     # Some registries say null where there is none.
     if tags is None:
         return []
-    return tags if isinstance(tags, list) and all(isinstance(tag, str) for tag in tags) else None
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        return None
+    try:
+        "".join(tags).encode()  # JSON can say half of a surrogate pair, of which no link can be made
+    except UnicodeEncodeError:
+        return None
+    return tags
 
 
 def referrers_of(body: bytes) -> list[object] | None:

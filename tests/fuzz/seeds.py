@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 
+from p2pd.io.listings import encode_listing
 from p2pd.io.pieces import PieceHasher, entry_of
 from p2pd.io.tags import encode_record
 from p2pd.model.content import OCI_INDEX, OCI_MANIFEST, Descriptor
@@ -37,7 +38,7 @@ from p2pd.model.messages import (
 )
 from p2pd.model.rate import LinkUse
 from p2pd.model.reference import Digest, Repository, Tag
-from p2pd.ports.store import TagRecord
+from p2pd.ports.store import ListingRecord, TagRecord
 from p2pd.wire.codec import encode
 from p2pd.wire.txt import NodeRecord, encode_txt
 
@@ -149,6 +150,14 @@ SEEDS: dict[str, list[bytes]] = {
     ],
     "journal": [b"\x00\x00" + entry_of(bytes(256 * 1024)), b"\x00\x03abc" + bytes(56)],
     "tag_record": [encode_record(_REPOSITORY, _TAG, TagRecord(_DESCRIPTOR, 1.7e9))],
+    "listing": [
+        b'\x01{"name": "library/alpine", "tags": ["3.19", "3.20"]}',
+        b'\x00{"schemaVersion": 2, "manifests": [{"digest": "' + _HEX + b'"}]}',
+        encode_listing(ListingKey.tags(_REPOSITORY, ""), ListingRecord(b'{"tags": null}', 1.7e9)),
+    ],
+    "next_page": [b"/v2/a/tags/list?n=2&last=b", b"https://[::1]/x?token=%20y", b"//[x"],
+    "token_answer": [b'{"token": "abc.def-_=", "expires_in": 300}', b'{"access_token": "x"}'],
+    "runtime_mark": [bytes(40)],
     "traffic": [_traffic()],
     "node_identity": [b"0123456789abcdef0123456789abcdef\n"],
     "logins": [

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import httpx
 import trio
 import xxhash
 
@@ -20,23 +21,35 @@ from p2pd.app.admin_http import read_order
 from p2pd.app.config import NodeConfig, parse
 from p2pd.app.identity import load_node_id
 from p2pd.app.ledger import Ledger
+from p2pd.io.auth import _read_token
 from p2pd.io.credentials import DockerConfig
 from p2pd.io.files import Files
+from p2pd.io.listings import decode_listing, encode_listing
 from p2pd.io.partial import FilePartial, open_work
 from p2pd.io.pieces import ENTRY_BYTES, PieceTable, entry_of
 from p2pd.io.places import Places
 from p2pd.io.room import Room
+from p2pd.io.runtime import _Vouched
 from p2pd.io.tags import decode_record, encode_record
 from p2pd.model.admin import CollectOrder, PullOrder, Traffic, VerifyOrder
 from p2pd.model.content import Descriptor, Manifest, choices, filter_referrers, parts, referenced
-from p2pd.model.errors import ConfigError, InvalidReference, PeerProtocolError, UserMistake, WrongContent
+from p2pd.model.errors import (
+    ConfigError,
+    InvalidReference,
+    PeerProtocolError,
+    Unavailable,
+    UserMistake,
+    WrongContent,
+)
 from p2pd.model.layout import Layout
+from p2pd.model.listing import ListingKey, referrers_of, tags_of
 from p2pd.model.messages import Resolved
 from p2pd.model.platform import Platform
 from p2pd.model.reference import Digest, Repository, Tag, parse_image, parse_reference
 from p2pd.wire.challenge import parse_challenges
 from p2pd.wire.codec import decode, encode
 from p2pd.wire.frames import FRAME_LIMIT, FrameBuffer
+from p2pd.wire.paging import is_by_name, link_to_next, next_query
 from p2pd.wire.ranges import ByteRange, RangeNotSatisfiable, parse_range
 from p2pd.wire.registry_api import BaseCheck, TagsRequest, Upstreams, parse_request
 from p2pd.wire.registry_errors import ApiError, error_answer
@@ -202,6 +215,46 @@ def tag_record(data: bytes) -> None:
         _can_be_told(record.descriptor)
 
 
+def listing(data: bytes) -> None:
+    """A list from a registry or a peer, and from the store; the first byte is the page's length."""
+    told = data[1:]
+    tags = tags_of(told)
+    link = link_to_next("/v2/library/alpine/tags/list", data[0] if data else 0, tags or [], "docker.io")
+    assert link is None or (link.isascii() and link.isprintable())
+    if referrers_of(told) is not None:
+        json.loads(filter_referrers(told, "application/x"))
+    for kind in (ListingKey.tags(_REPOSITORY, ""), ListingKey.referrers(_REPOSITORY, Digest("0" * 64))):
+        record = decode_listing(data, kind)
+        if record is not None:
+            assert decode_listing(encode_listing(kind, record), kind) == record
+
+
+def next_page(data: bytes) -> None:
+    """The target of a registry's Link."""
+    query = next_query(data.decode("latin-1"))
+    if query is not None:
+        is_by_name(query)
+        httpx.URL(f"https://reg.example/v2/a/tags/list?{query}")
+
+
+def token_answer(data: bytes) -> None:
+    """What a token server says: a token that can be sent as a header, for a time that ends."""
+    try:
+        token, lifetime = _read_token(data, "auth.example")
+    except Unavailable as error:
+        _is_line(error)
+        return
+    httpx.Headers({"Authorization": f"Bearer {token}"})
+    assert 0 < lifetime <= 86400
+
+
+def runtime_mark(data: bytes) -> None:
+    """What is remembered of a file in the runtime's store; a checksum is added, too."""
+    for mark in (data, data + xxhash.xxh3_64_digest(data)):
+        vouched = _Vouched.decode(mark)
+        assert vouched is None or vouched.encode() == mark
+
+
 def traffic(data: bytes) -> None:
     """traffic.json: begun anew where it is broken, and always fit for an answer of the admin API."""
     with tempfile.TemporaryDirectory() as directory:
@@ -300,6 +353,10 @@ TARGETS: dict[str, Target] = {
         piece_table,
         journal,
         tag_record,
+        listing,
+        next_page,
+        token_answer,
+        runtime_mark,
         traffic,
         node_identity,
         logins,
