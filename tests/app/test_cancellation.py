@@ -130,6 +130,37 @@ async def test_a_client_that_leaves_anywhere_in_its_blob(tmp_path: Path, autojum
     await at_every_step(attempt, least=15)
 
 
+@pytest.mark.parametrize("body", [BODY, LARGE], ids=["small", "large"])
+async def test_a_client_that_leaves_anywhere_in_what_passes_through_a_full_disk(
+    tmp_path: Path, autojump_clock: MockClock, body: bytes
+) -> None:
+    """A small one comes through another node, which owns it or holds it."""
+    numbers = itertools.count()
+
+    async def attempt(cut: Cut) -> None:
+        directory = tmp_path / str(next(numbers))
+        directory.mkdir()
+        async with open_fake_site() as lan, trio.open_nursery() as daemon:
+            site = MemorySite(lan, daemon, directory)
+            node, _ = site.join(1, seeder=False), site.join(2, seeder=False)
+            await site.met()
+            digest = site.origin.put(body)
+            node.store.capacity = 0
+            app = build_app(node.content, upstreams=UPSTREAMS)
+
+            async def client() -> None:
+                assert await ask(app, f"/v2/{REPOSITORY.name}/blobs/{digest}") == body
+
+            await cut.run(client)
+            while node.transfers.all_running():  # noqa: ASYNC110 - virtual time
+                await trio.sleep(0.01)
+            await client()
+            await check_clean(node)
+            assert not daemon.child_tasks
+
+    await at_every_step(attempt, least=15)
+
+
 async def test_a_server_that_stops_anywhere_in_its_answers() -> None:
     content = MemoryContent()
     digest, blob = content.add_blob(BODY)
