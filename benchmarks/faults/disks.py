@@ -161,6 +161,6 @@ ROWS = [
         "the seeder's disk is full in mid-pull",
         "pulls end",
         _full_seeder,
-        Limits(None, 60.0),
+        Limits(1.25, 15.0),
     ),
 ]

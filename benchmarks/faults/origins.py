@@ -113,14 +113,14 @@ ROWS = [
         "the origin stalls after its headers",
         "one flight asks again",
         _bad("stall", requests=2),
-        Limits(1.15, 40),
+        Limits(1.15, 25),
     ),
     Row(
         "origin-drip",
         "two answers of the origin drip 1 KB/s",
         "one flight asks again",
         _bad("drip", requests=6),
-        Limits(1.15, 60),
+        Limits(1.15, 40),
     ),
     Row("origin-cut", "the origin cuts at 99 %, twice", "one flight resumes", _bad("cut", requests=3)),
     Row(

@@ -135,7 +135,7 @@ ROWS = [
         "the same on a site without a seeder",
         "what fits no sha256 is dropped, and peers are left out of the next attempt",
         _beside("hashes", seeder=False),
-        Limits(1.6, 60.0),
+        Limits(1.6, 40.0),
     ),
     Row(
         "peer-pieces",
@@ -165,7 +165,7 @@ ROWS = [
         "10,000 connections of garbage to every port",
         "memory is bounded",
         _noise,
-        Limits(1.3, 30),
+        Limits(1.3, 10),
     ),
     Row(
         "peer-version",
