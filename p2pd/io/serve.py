@@ -82,9 +82,10 @@ async def serve(
     short. However a connection ends, the client reads an end of file after the last byte, and no RST:
     for `linger_s` seconds after our FIN we wait for the client's, and read what it still sends.
     `idle_s`: longest wait for a whole request head, from the connection's start or from the last
-    answer. `write_s`: longest wait for a client to take one chunk. Above `max_connections` a new
-    connection is closed at once. Raises OurFault when it cannot listen there now (the port is taken, the
-    network is not up yet), ConfigError when it never can.
+    answer. `write_s`: longest wait for a client to take one chunk. Above `max_connections` one that was kept
+    after an answer gives way to a new one; where there is none, the new one is closed at once. Raises
+    OurFault when it cannot listen there now (the port is taken, the network is not up yet), ConfigError
+    when it never can.
     """
     listener = await _listen(host, port)
     bound = listener.socket.getsockname()
@@ -130,10 +131,13 @@ async def _serve_on(
             # They outlive a cancellation by the grace. Not before `finally` below is sure to end them.
             connections.cancel_scope.shield = True
             served = 0
+            kept: dict[_Connection, None] = {}
 
             async def accept(stream: trio.SocketStream) -> None:
                 nonlocal served
-                if served >= max_connections:
+                if served >= max_connections and kept:
+                    next(iter(kept)).retire()
+                elif served >= max_connections:
                     log.warning("too many connections, one was closed", limit=max_connections)
                     async with stream:
                         if len(connections.child_tasks) <= max_connections + _TURNED_AWAY:
@@ -141,7 +145,7 @@ async def _serve_on(
                     return
                 served += 1
                 try:
-                    await _handle(_Connection(wrapped, config, context, stream, times))
+                    await _handle(_Connection(wrapped, config, context, stream, times, kept))
                 finally:
                     served -= 1
 
@@ -246,7 +250,10 @@ class _Connection:
         context: WorkerContext,
         stream: trio.SocketStream,
         times: _Times,
+        kept: dict[_Connection, None],
     ) -> None:
+        """`kept`: the connections that wait for another request, the longest first; it puts itself there."""
+        self._kept = kept
         self._app = app
         self._config = config
         self._context = context
@@ -257,6 +264,7 @@ class _Connection:
         self._life = trio.CancelScope()
         self._reading = trio.CancelScope()
         self._feeding = trio.CancelScope()
+        self._waiting = trio.CancelScope()
         self._is_ending = False
 
     async def run(self) -> None:
@@ -265,8 +273,14 @@ class _Connection:
                 with self._life:
                     await self._converse()
             finally:
+                self._kept.pop(self, None)
                 until = self._reading.deadline - trio.current_time()
                 await _part(self._stream, max(0.0, min(self._times.linger, until)))
+
+    def retire(self) -> None:
+        """End it, which waits for another request: at any time a server may, and clients ask anew."""
+        self._kept.pop(self, None)
+        self._waiting.deadline = trio.current_time()
 
     async def _converse(self) -> None:
         async with TaskGroup() as self._tasks:
@@ -313,7 +327,9 @@ class _Connection:
         elif isinstance(event, Updated):
             if event.idle:
                 await self._idle_task.restart(self._tasks, self._close_when_idle)
+                self._kept[self] = None
             else:
+                self._kept.pop(self, None)
                 await self._idle_task.stop()
 
     async def _send(self, data: bytes) -> None:
@@ -338,7 +354,7 @@ class _Connection:
             self._life.cancel()
 
     async def _close_when_idle(self) -> None:
-        with trio.move_on_after(self._times.idle):
+        with trio.move_on_after(self._times.idle) as self._waiting:
             await self._context.terminated.wait()
             await trio.sleep(_LAST_CALL)
         await self._end()

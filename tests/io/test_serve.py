@@ -166,6 +166,26 @@ async def test_too_many_connections_are_closed_at_once() -> None:
             assert (await to_the_end(stream)).endswith(b"hello")
 
 
+async def test_connections_kept_for_another_request_make_room() -> None:
+    async def ask(stream: trio.SocketStream) -> None:
+        await stream.send_all(GET)
+        received = b""
+        while not received.endswith(b"hello"):
+            received += (data := await stream.receive_some(1000))
+            assert data
+
+    async with serving(hello, max_connections=2) as (port, _):
+        kept = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(2)]
+        for stream in (*kept, kept[0]):
+            await ask(stream)
+        async with await trio.open_tcp_stream("127.0.0.1", port) as new:
+            await ask(new)
+            assert await to_the_end(kept[1]) == b"", "the one that waited longest"
+            await ask(kept[0])
+        for stream in kept:
+            await stream.aclose()
+
+
 async def test_two_hundred_clients_at_once() -> None:
     app = Endless()
     read: list[int] = []
