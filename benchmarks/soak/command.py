@@ -13,7 +13,7 @@ from benchmarks.outcome import aligned, check_writable, save
 from benchmarks.sizes import argument, parse_rate
 from benchmarks.soak.plan import Event, make_plan
 from benchmarks.soak.player import Player
-from benchmarks.soak.verdict import LEAST_S, Pull, Series, is_excused, judge_pulls, judge_series
+from benchmarks.soak.verdict import LEAST_S, Pull, Series, is_excused, judge_pulls, judge_rest, judge_series
 from benchmarks.soak.watch import error_events, tracebacks
 from benchmarks.testbed import Image, SiteSpec, Testbed, synthetic_image
 from benchmarks.update import sensible_site
@@ -75,7 +75,7 @@ def _play(bed: Testbed, images: Sequence[Image], plan: Sequence[Event]) -> Playe
 def _judged(player: Player) -> list[str]:
     seen, watch = player.seen, player.watch
     found = [*watch.broken, *judge_pulls(seen.pulls, watch.outages), *judge_pulls(seen.closing, [])]
-    return found + judge_series(watch.series)
+    return [*found, *judge_series(watch.series), *judge_rest(*player.at_rest)]
 
 
 def _text(player: Player, broken: Sequence[str], errors: Counter[str]) -> str:
@@ -88,12 +88,14 @@ def _text(player: Player, broken: Sequence[str], errors: Counter[str]) -> str:
         _pull_row("afterwards", seen.closing, 0),
     ]
     lines += [*aligned(heads, rows), ""]
-    heads = ["daemon", "seconds", "RSS MiB, 2nd quarter", "last", "descriptors, 2nd quarter", "last"]
+    heads = ["daemon", "seconds", "RSS MiB, 2nd quarter", "last"]
     judged = [one for one in player.watch.series if one.seconds >= LEAST_S]
     lines += aligned(heads, [_series_row(one) for one in judged])
     short = len(player.watch.series) - len(judged)
     lines.append(f"{short} lives of daemons were shorter than {LEAST_S:.0f} s and are not judged")
     lines.append(f"for {player.watch.saturated:.0%} of the time this machine had no CPU to spare")
+    rested, now = (", ".join(f"{name} {n}" for name, n in found.items()) for found in player.at_rest)
+    lines.append(f"open descriptors at rest: before the first pull {rested}; after the last {now}")
     if errors:
         told = ", ".join(f"{count} {event}" for event, count in errors.most_common())
         lines.append(f"log lines of level error: {told}")
@@ -113,9 +115,7 @@ def _pull_row(name: str, pulls: Sequence[Pull], excused: int) -> list[str]:
 
 
 def _series_row(one: Series) -> list[str]:
-    (rss, last_rss), (fds, last_fds) = one.medians(1), one.medians(2)
-    memory = [f"{value / 2**20:.1f}" for value in (rss, last_rss)]
-    return [one.name, f"{one.seconds:.0f}", *memory, f"{fds:.0f}", f"{last_fds:.0f}"]
+    return [one.name, f"{one.seconds:.0f}", *(f"{value / 2**20:.1f}" for value in one.medians())]
 
 
 def _document(

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.faults.leftovers import leftovers, store_of, wrong_held
+from benchmarks.faults.leftovers import descriptors, leftovers, store_of, wrong_held
 from benchmarks.soak.plan import Event, Kind
-from benchmarks.soak.verdict import Pull, is_excused
+from benchmarks.soak.verdict import Pull, is_excused, judge_rest
 from benchmarks.soak.watch import Watch
 from benchmarks.testbed import Image, Node, Process, Testbed, TestbedError
 from benchmarks.testbed.daemons import Config
@@ -41,7 +41,10 @@ class Seen:
 
 
 class Player:
-    """`images` with the reference of each; `changes` are to the configuration of every daemon."""
+    """`images` with the reference of each; `changes` are to the configuration of every daemon.
+
+    `at_rest`: open descriptors of each daemon before the first pull, and after the last.
+    """
 
     def __init__(
         self, bed: Testbed, images: Sequence[tuple[str, Image]], changes: Config, say: Callable[[str], None]
@@ -52,6 +55,7 @@ class Player:
         self._clients: set[PendingFetch] = set()
         self._places: dict[str, threading.Lock] = {}
         self._over = threading.Event()
+        self.at_rest: tuple[dict[str, int], dict[str, int]] = ({}, {})
         self.watch = Watch(bed)
         self.seen = Seen()
 
@@ -59,6 +63,7 @@ class Player:
         """Everything, then a pull of every image by every node, then a look at what is left over."""
         self._bed.start_seeder(self._changes)
         LiveSite(self._bed).start(changes=self._changes)
+        self.at_rest = self._open(), {}
         looked = threading.Event()
         with ThreadPoolExecutor(256) as pool:
             watching = pool.submit(self.watch.run, looked)
@@ -216,9 +221,11 @@ class Player:
 
     def _settle(self) -> None:
         self._say("waiting for what stays loaded for peers")
-        wait_until(lambda: not self._left(), _SETTLE_S)
+        before = self.at_rest[0]
+        wait_until(lambda: not self._left() and not judge_rest(before, self._open()), _SETTLE_S)
         for what in self._left():
             self.watch.note(f"left over: {what}")
+        self.at_rest = before, self._open()
         for name, store, _ in self._running():
             if wrong := wrong_held(store):
                 self.watch.note(f"{name}: {wrong} held blobs are not their digest")
@@ -228,6 +235,9 @@ class Player:
         known = [(node.name, store_of(node), node.p2pd) for node in self._bed.nodes]
         known.append(("seeder", seeder_store, self._bed.seeder))
         return [(name, store, each) for name, store, each in known if each is not None and each.is_running]
+
+    def _open(self) -> dict[str, int]:
+        return {name: descriptors(each) for name, _, each in self._running()}
 
     def _left(self) -> list[str]:
         found = [

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.soak.verdict import REJOINED_S, Outage, Pull, Series, is_excused, judge_pulls, judge_series
+from benchmarks.soak.verdict import (
+    REJOINED_S,
+    Outage,
+    Pull,
+    Series,
+    is_excused,
+    judge_pulls,
+    judge_rest,
+    judge_series,
+)
 
 HELD = (frozenset({2}), frozenset({1, 2}))
 NOBODYS = (frozenset({2}), frozenset[int]())
@@ -89,7 +98,14 @@ def test_a_daemon_that_stays_as_it_is() -> None:
 def test_a_daemon_that_grows() -> None:
     assert judge_series([series(*[(60 + 5 * at, 40 + 5 * at) for at in range(16)])]) == [
         "n1: memory grew from 87.5 to 127.5 MiB",
-        "n1: open descriptors grew from 68 to 108",
+    ]
+
+
+def test_what_is_open_at_rest_is_judged_by_what_was() -> None:
+    before = {"n0": 40, "n1": 44, "seeder": 20}
+    assert judge_rest(before, {"n0": 56, "n1": 41, "seeder": 24}) == []
+    assert judge_rest(before, {"n0": 57, "n1": 44}) == [
+        "n0: 57 open descriptors at rest, 44 before the first pull"
     ]
 
 
