@@ -162,7 +162,7 @@ ROWS = [
     ),
     Row(
         "peer-noise",
-        "10,000 connections of garbage to every port",
+        "10,000 connections and datagrams of garbage to every port",
         "memory is bounded",
         _noise,
         Limits(1.3, 10),
