@@ -91,7 +91,7 @@ class SiteUsage:
 
 
 class UsageLog:
-    """Collects notes in memory and writes them every `every` seconds while `run` runs, and at its end."""
+    """Collects notes in memory and writes them every `every` seconds while `run` runs, and by `aclose`."""
 
     def __init__(self, path: Path, clock: Callable[[], float], every: float = 10.0) -> None:
         self._path = path
@@ -129,14 +129,15 @@ class UsageLog:
         )
 
     async def run(self) -> None:
-        """Write until cancelled, then once more."""
-        try:
-            while True:
-                await trio.sleep(self._every)
-                await self.flush()
-        finally:
-            with trio.CancelScope(shield=True):
-                await self.flush()
+        """Write until cancelled."""
+        while True:
+            await trio.sleep(self._every)
+            await self.flush()
+
+    async def aclose(self) -> None:
+        """Write once more, when no answer is being given any more."""
+        with trio.CancelScope(shield=True):
+            await self.flush()
 
     async def flush(self) -> None:
         """Write what is noted; a failure is logged and the notes are kept for the next time."""

@@ -89,6 +89,9 @@ async def _run_node(config: NodeConfig, task_status: trio.TaskStatus[tuple[str, 
     store = await FileStore.open_dir(state_dir / "store")
     async with AsyncExitStack() as stack:
         stack.callback(store.close)
+        ledger = Ledger(state_dir / "traffic.json", metrics.traffic)
+        await ledger.load()
+        stack.push_async_callback(ledger.aclose)
         links = Links(
             wan=config.wan.node_plan,
             site_wan=config.wan.site_plan,
@@ -130,8 +133,6 @@ async def _run_node(config: NodeConfig, task_status: trio.TaskStatus[tuple[str, 
         if config.lan.multicast:
             nursery.start_soon(_discover, config, node_id, engine.port, control[1], network)
         content = NodeContent(site, transfers, small, tags)
-        ledger = Ledger(state_dir / "traffic.json", metrics.traffic)
-        await ledger.load()
         nursery.start_soon(ledger.run)
         monitor = Monitor(metrics, store, state_dir)
         nursery.start_soon(monitor.watch_loop)

@@ -71,14 +71,15 @@ class Ledger:
         return self.total() - self._day_began
 
     async def run(self) -> None:
-        """Write now and then until cancelled, then once more."""
-        try:
-            while True:
-                await trio.sleep(EVERY)
-                await self.save()
-        finally:
-            with trio.CancelScope(shield=True):
-                await self.save()
+        """Write now and then until cancelled."""
+        while True:
+            await trio.sleep(EVERY)
+            await self.save()
+
+    async def aclose(self) -> None:
+        """Write once more, when nothing is given to anybody any more."""
+        with trio.CancelScope(shield=True):
+            await self.save()
 
     async def save(self) -> None:
         """Write what has changed; a failure is logged, and tried again at the next time."""

@@ -209,6 +209,29 @@ async def test_it_serves_what_it_holds_after_a_restart(registry: FaultRegistry, 
     assert [(row.digest, row.repository, row.pulls) for row in noted] == [(str(digest), "reg.test/app", 2)]
 
 
+async def test_an_answer_that_ends_in_the_stop_is_counted(registry: FaultRegistry, tmp_path: Path) -> None:
+    digest = registry.add_blob(BODY)
+    config, scope = settings(tmp_path, registry), trio.CancelScope()
+
+    async def run(task_status: trio.TaskStatus[tuple[str, int]]) -> None:
+        with scope:
+            await run_seeder(config, task_status)
+
+    async with trio.open_nursery() as nursery:
+        host, port = await nursery.start(run)
+        client = SeederClient(f"http://{host}:{port}")
+        assert await read(client, digest) == BODY
+        async with client.open_blob(APP, digest) as stream:
+            body = bytearray(await anext(stream.chunks))
+            scope.cancel()
+            async for chunk in stream.chunks:
+                body += chunk
+        assert body == BODY
+        await client.aclose()
+    noted = await trio.to_thread.run_sync(read_usage, usage_path(config))
+    assert [(row.bytes_served, row.pulls) for row in noted] == [(2 * len(BODY), 2)]
+
+
 async def test_two_seeders_on_one_directory_are_refused(
     registry: FaultRegistry, client: SeederClient, tmp_path: Path
 ) -> None:

@@ -47,7 +47,9 @@ async def test_it_writes_in_batches_and_at_the_end(path: Path, mock_clock: MockC
         await trio.testing.wait_all_tasks_blocked()
         assert read_usage(path) == []
         nursery.cancel_scope.cancel()
-    assert [row.pulls for row in read_usage(path)] == [1]
+    usage.note_nowait(ONE, APP, 5, 5)
+    await usage.aclose()
+    assert [row.pulls for row in read_usage(path)] == [2]
 
 
 async def test_a_broken_file_is_begun_anew(path: Path) -> None:
