@@ -20,7 +20,7 @@ from p2pd.app.tags import Tags
 from p2pd.app.transfer import Transfer
 from p2pd.app.transfers import Transfers
 from p2pd.model.content import Manifest, Place, filter_referrers, parts, referenced
-from p2pd.model.errors import NotFound, StoreError, WrongContent
+from p2pd.model.errors import NotFound, RateLimited, StoreError, Unavailable, WrongContent
 from p2pd.model.layout import SMALL_BLOB
 from p2pd.model.listing import Listing
 from p2pd.model.messages import Query, QueryReply, Reply
@@ -124,18 +124,24 @@ class NodeContent:
     async def _size(self, repository: Repository, digest: Digest) -> int:
         """From the manifest that was just served, else from a peer, else over the WAN.
 
-        Over the WAN alone where the blob came out wrong: a peer, or another image's manifest, may have told
+        First over the WAN where the blob came out wrong: a peer, or another image's manifest, may have told
         a wrong size, and would do so again.
         """
-        known = None
-        if digest not in self._misled and not self._transfers.went_wrong(digest):
-            known = self._sizes.get(digest)
-            if known is None:
-                known = await self._size_from_peers(digest)
+        is_doubtful = digest in self._misled or self._transfers.went_wrong(digest)
+        known = None if is_doubtful else await self._told_size(digest)
         if known is None:
-            known = await self._site.wan.blob_size(repository, digest)
+            try:
+                known = await self._site.wan.blob_size(repository, digest)
+            except (Unavailable, RateLimited):
+                known = await self._told_size(digest) if is_doubtful else None
+                if known is None:
+                    raise
         self._sizes[digest] = known
         return known
+
+    async def _told_size(self, digest: Digest) -> int | None:
+        known = self._sizes.get(digest)
+        return known if known is not None else await self._size_from_peers(digest)
 
     async def _size_from_peers(self, digest: Digest) -> int | None:
         sizes: list[int] = []

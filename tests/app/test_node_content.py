@@ -144,6 +144,24 @@ async def test_a_wrong_size_is_believed_once(
         assert await read(node, body) == body
 
 
+async def test_what_came_out_wrong_is_had_from_peers_where_the_wan_is_cut(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_site(tmp_path, swarm=True) as site:
+        node, holder = site.join(1), site.join(2)
+        await site.met()
+        publish(site)
+        await node.content.manifest(REPOSITORY, TAG)
+        for source in (site.seeder, site.origin):
+            source.blobs[digest_of(LARGE)] = LARGE[:-1] + b"!"
+        with pytest.raises(WrongContent):
+            await read_whatever_comes(node, LARGE)
+        await holder.store.write(digest_of(LARGE), LARGE)
+        site.cut(Unavailable("the WAN is cut"))
+        await trio.sleep(FAILURE_REMEMBERED + 1)
+        assert await read(node, LARGE) == LARGE
+
+
 async def test_sizes_remembered_are_bounded(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
