@@ -25,11 +25,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 from math import inf
 
 from p2pd.decide.bits import iter_bits, mask_of
 from p2pd.decide.claims import Claims
+from p2pd.decide.company import Company, Member, Way
 from p2pd.decide.election import LEAD_PATIENCE, LISTEN, Election
 from p2pd.decide.fetchers import Fetchers
 from p2pd.decide.lan import LanTrust
@@ -51,14 +51,6 @@ _AT_WORK = 1.0
 _NEEDED = 10.0
 
 
-class Way(StrEnum):
-    """By which way a node can fetch over the WAN."""
-
-    SEEDER = "seeder"
-    ORIGIN = "origin"
-    NONE = "none"
-
-
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Stripes to begin now, and requests to end; whether to lead; when to decide again if nothing happens."""
@@ -67,18 +59,6 @@ class Decision:
     drop: tuple[int, ...] = ()
     lead: bool = False
     wake_at: float | None = None
-
-
-@dataclass(slots=True)
-class _Member:
-    have: int
-    claimed: int
-    way: Way
-    active_at: float
-
-    @property
-    def flying(self) -> int:
-        return self.claimed & ~self.have
 
 
 class FetchPlan:
@@ -103,12 +83,8 @@ class FetchPlan:
         self._standing = standing or Standing()
         self._needed_until = self._moved_at = now
         self._spread = Spread()
-        self._members: dict[str, _Member] = {}
-        self._holders: set[str] = set()
         self._all = mask_of(range(layout.stripe_count))
         self._known = self._seen = 0
-        self._offered = 0
-        self._is_offer_stale = False
         self._claims = Claims()
         self._fetchers = Fetchers(digest)
         self._owed: dict[int, tuple[str, Since]] = {}
@@ -117,6 +93,7 @@ class FetchPlan:
         self.is_cold = False
         self._pace = Pace(now)
         self._lan = LanTrust(now)
+        self._company = Company(self._all, self._lan.muted)
         self._window_of = (-1, 0)
         self._election = Election(digest, me)
         if way is Way.SEEDER:
@@ -132,10 +109,9 @@ class FetchPlan:
 
     def member_progress(self, node: str, have: int, claimed: int, way: Way, now: float) -> None:
         """A node that is fetching the blob says how it stands (also its first word)."""
-        member = self._members.get(node)
+        member = self._company.members.get(node)
         if member is None:
-            self._holders.discard(node)
-            member = self._members[node] = _Member(0, 0, Way.NONE, now)
+            member = self._company.join(node, now)
             self._spread.begin_anew()
         if member.way is not way:
             member.way = way
@@ -156,24 +132,23 @@ class FetchPlan:
         self._spread.reached(have & ~member.have & self._known, now)
         shrank, flew, brought = bool(member.have & ~have), member.flying, have & ~self._known
         member.have, member.claimed = have, claimed
-        offered = self._offer_of_members() if shrank else self._offered | self._given_by(node)
+        is_news = self._company.offers_anew() if shrank else self._company.offers_more(node)
         self._came(have, now)
         if flew != member.flying:
             self._note_claims(node, flew, member, brought, now)
-        if offered != self._offered:
-            self._offered = offered
+        if is_news:
             self._see_lan(now)
 
     def member_advanced(self, node: str, gained: int, flying: int, way: Way, now: float) -> bool:
         """A member tells what it has got since its last word; false where this node never had its first."""
-        member = self._members.get(node)
+        member = self._company.members.get(node)
         if member is None:
             return False
         have = (member.have | gained) & self._all
         self.member_progress(node, have, have | (flying & self._all), way, now)
         return True
 
-    def _note_claims(self, node: str, flew: int, member: _Member, brought: int, now: float) -> None:
+    def _note_claims(self, node: str, flew: int, member: Member, brought: int, now: float) -> None:
         flying, since = member.flying, self._pace.since(now)
         for stripe in iter_bits(flew & ~flying):
             claim = self._claims.end(stripe, node)
@@ -188,25 +163,25 @@ class FetchPlan:
     def member_left(self, node: str) -> None:
         """A member or holder is gone, or gave up."""
         self._lan.forget(node)
-        self._holders.discard(node)
+        self._company.holders.discard(node)
         self._end_membership(node)
 
     def holder_found(self, node: str, now: float) -> None:
         """A node holds the whole blob and can give it."""
-        had = self._members[node].have if node in self._members else 0
-        self._end_membership(node)
-        self._holders.add(node)
+        member = self._end_membership(node)
+        had = 0 if member is None else member.have
+        self._company.holders.add(node)
         self._spread.reached(self._all & ~had, now)
         self._came(self._all, now)
         self._see_lan(now)
 
-    def _end_membership(self, node: str) -> None:
-        member = self._members.pop(node, None)
+    def _end_membership(self, node: str) -> Member | None:
+        member = self._company.leave(node)
         self._fetchers.discard(node)
         if member is not None:
             for stripe in iter_bits(member.flying):
                 self._claims.end(stripe, node)
-            self._is_offer_stale = True
+        return member
 
     def way_changed(self, way: Way, now: float) -> None:
         """Another way over the WAN is open to this node."""
@@ -225,7 +200,7 @@ class FetchPlan:
         if way is not self._way:
             self._way = way
             # The others' ways change at the same moment: hear them first, or each would be the only owner.
-            self._hold_until = now + (SETTLE if self._members else 0.0)
+            self._hold_until = now + (SETTLE if self._company.members else 0.0)
             self._fetchers.discard(self._me)
             if way is Way.SEEDER:
                 self._fetchers.add(self._me)
@@ -252,7 +227,7 @@ class FetchPlan:
         if self._received >> stripe & 1:
             if self._way is Way.ORIGIN and not self._known >> stripe & 1:
                 self._election.fetched(now, is_mine=True)
-            if self._members:
+            if self._company.members:
                 self._spread.brought(1 << stripe & ~self._known, now, is_mine=True)
         else:
             self._lan.brought(now)
@@ -274,7 +249,7 @@ class FetchPlan:
 
     def is_at_site(self, stripe: int) -> bool:
         """Whether this node has it, or a member or holder that gives it."""
-        return bool((self.have | self._offer()) >> stripe & 1)
+        return bool((self.have | self._company.offer) >> stripe & 1)
 
     def refused(self, stripe: int) -> bool:
         """A piece failed its hash; true where this node had it over the WAN."""
@@ -305,21 +280,20 @@ class FetchPlan:
     @property
     def members(self) -> Iterable[str]:
         """Other nodes that are fetching."""
-        return self._members.keys()
+        return self._company.members.keys()
 
     def way_of(self, node: str) -> Way:
         """By which way another node fetches; none where it is no member."""
-        member = self._members.get(node)
-        return Way.NONE if member is None else member.way
+        return self._company.way_of(node)
 
     def members_by(self, way: Way) -> list[str]:
         """Other nodes that are fetching and can do so by this way."""
-        return [node for node, member in self._members.items() if member.way is way]
+        return self._company.members_by(way)
 
     @property
     def holders(self) -> Collection[str]:
         """Other nodes that hold the blob."""
-        return self._holders
+        return self._company.holders
 
     @property
     def patience(self) -> float:
@@ -338,7 +312,7 @@ class FetchPlan:
         One at which nothing moves (it yields, was refused, or its source hangs) would not use what is
         left to it.
         """
-        if self._holders or self._way is Way.NONE or now - self.site_moved_at >= self.patience:
+        if self._company.holders or self._way is Way.NONE or now - self.site_moved_at >= self.patience:
             return False
         begun = self._seen | self.claimed
         unheard = round(_UNHEARD / self._pace.seconds) if begun else 0
@@ -355,13 +329,13 @@ class FetchPlan:
     def missing_in(self, segment: int) -> list[int]:
         """Stripes of a segment that neither this node nor any peer has that gives what it has."""
         mask = mask_of(self.layout.stripes_of(segment))
-        return list(iter_bits(mask & ~self.claimed & ~self._offer()))
+        return list(iter_bits(mask & ~self.claimed & ~self._company.offer))
 
     # What to do.
 
     def decide(self, now: float) -> Decision:
         """Apply the rules of this module to what is known."""
-        if self._members and self._spread.is_slow(now):
+        if self._company.members and self._spread.is_slow(now):
             self._standing.step_back(now)
         self._choose_way(now)
         for node in self._lan.unmute(now):
@@ -374,12 +348,12 @@ class FetchPlan:
         fetch: tuple[int, ...] = ()
         drop = self._drop_late(now)
         lead = ranks = False
-        if self.have == self._all or self._way is Way.NONE or self._offer() == self._all:
+        if self.have == self._all or self._way is Way.NONE or self._company.offer == self._all:
             pass
         elif not self._anyone_with_seeder(now):
             is_new = not self.claimed
             lead = self._way is Way.ORIGIN and self._election.leads(
-                self._heard(Way.ORIGIN), now, is_new=is_new
+                self._company.heard(Way.ORIGIN), now, is_new=is_new
             )
             wakes.append(now + (LISTEN if is_new else LEAD_PATIENCE))
         elif self._way is not Way.SEEDER:
@@ -388,7 +362,7 @@ class FetchPlan:
             wakes.append(self._hold_until)
         else:
             ranks = True
-            missing = self._window_mask() & ~self.claimed & ~self._offer()
+            missing = self._window_mask() & ~self.claimed & ~self._company.offer
             fetch = self._by_rank(missing, now, wakes)
         if not ranks:
             self._owed.clear()
@@ -414,7 +388,7 @@ class FetchPlan:
         fetch: list[int] = []
         owed: dict[int, tuple[str, Since]] = {}
         next_up: Counter[str] = Counter()
-        pending = self.claimed & ~self.have & ~self._offer()
+        pending = self.claimed & ~self.have & ~self._company.offer
         due: float = self._ahead - pending.bit_count()
         if self.is_cold:
             due = inf
@@ -445,7 +419,7 @@ class FetchPlan:
 
     def _is_about_to(self, owner: str, place: int, now: float) -> bool:
         """Whether the owner is at work and comes to this stripe next: to take it over then is a race."""
-        member = self._members.get(owner)
+        member = self._company.members.get(owner)
         if member is None or place > IN_FLIGHT[0]:
             return False
         return member.flying != 0 or now - member.active_at < _AT_WORK
@@ -481,39 +455,17 @@ class FetchPlan:
             self._pace.came(fresh, now)
 
     def _mute(self, now: float) -> None:
-        wanted = self._window_mask() & ~self.have
-        owing = [node for node in self._holders if node not in self._lan.muted]
-        owing += [node for node in self._members if self._given_by(node) & wanted]
+        owing = self._company.owing(self._window_mask() & ~self.have)
         self._lan.stalled(owing, now)
         for node in owing:
             self._fetchers.discard(node)
-        self._offered = self._offer_of_members()
+        self._company.offers_anew()
         self._see_lan(now)
 
     def _trust(self, node: str) -> None:
-        self._offered |= self._given_by(node)
-        if node in self._members and self._members[node].way is Way.SEEDER and node not in self._lan.muted:
+        self._company.offers_more(node)
+        if self._company.way_of(node) is Way.SEEDER and node not in self._lan.muted:
             self._fetchers.add(node)
-
-    def _given_by(self, node: str) -> int:
-        """What a member has and gives."""
-        return 0 if node in self._lan.muted or node not in self._members else self._members[node].have
-
-    def _heard(self, way: Way) -> list[str]:
-        return [node for node in self.members_by(way) if node not in self._lan.muted]
-
-    def _offer(self) -> int:
-        if any(node not in self._lan.muted for node in self._holders):
-            return self._all
-        if self._is_offer_stale:
-            self._offered, self._is_offer_stale = self._offer_of_members(), False
-        return self._offered
-
-    def _offer_of_members(self) -> int:
-        offer = 0
-        for node in self._members:
-            offer |= self._given_by(node)
-        return offer
 
     def _window_mask(self) -> int:
         if self.have != self._window_of[0]:
@@ -526,15 +478,10 @@ class FetchPlan:
         return self._window_of[1]
 
     def _see_lan(self, now: float) -> None:
-        self._lan.owes(bool(self._offer() & self._window_mask() & ~self.have), now)
+        self._lan.owes(bool(self._company.offer & self._window_mask() & ~self.have), now)
 
     def _anyone_with_seeder(self, now: float) -> bool:
         return self._way is Way.SEEDER or self._others_with_seeder(now)
 
     def _others_with_seeder(self, now: float) -> bool:
-        return any(
-            member.way is Way.SEEDER
-            and now - member.active_at < LEAD_PATIENCE
-            and node not in self._lan.muted
-            for node, member in self._members.items()
-        )
+        return self._company.has_active(Way.SEEDER, now - LEAD_PATIENCE)
