@@ -44,8 +44,9 @@ class Bytes:
         self.interest = len(encode(Interest(digest), _CORRELATION)) + len(
             encode(Interested(("0" * 32,) * INTERESTED_LIMIT), _CORRELATION)
         )
-        join, joined = Join(digest, layout.size, 0), Joined(True, hashes)
-        self.join_and_reply = len(encode(join, _CORRELATION)) + len(encode(joined, _CORRELATION))
+        join = len(encode(Join(digest, layout.size, 0, knows_hashes=True), _CORRELATION))
+        self.join_and_reply = join + len(encode(Joined(True, None), _CORRELATION))
+        self.hashes_and_reply = join + len(encode(Joined(True, hashes), _CORRELATION))
         self.ping_and_pong = len(encode(Ping(), _CORRELATION)) + len(encode(Pong(), _CORRELATION))
         self.metadata = _METADATA_HEADERS + len(hashes)
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable
+from functools import cached_property
 
 from benchmarks.simulator.bytes import Bytes
 from benchmarks.simulator.events import Events
@@ -26,6 +28,8 @@ ACQUAINTED_EVERY = 0.25
 SWARM_PEERS = 24
 PING = 5.0
 PING_IN_CROWD = 15.0
+IN_USE = 10.0
+PING_IN_USE = 1.0
 
 
 class ControlPlane(ABC):
@@ -64,14 +68,36 @@ class ControlPlane(ABC):
     def after(self, delay: float, action: Callable[[], None]) -> None:
         self._events.after(delay, action)
 
-    def control_bytes(self, node: Node) -> int:
+    def control_bytes(self, node: Node) -> float:
         """What a node sent and received over the control plane, at the end of `run`."""
         segments = self.layout.segment_count
-        joins = 2 * segments * min(SWARM_PEERS, len(node.known)) * self.bytes.join_and_reply
+        joins = segments * (self._joined(node) + self._joined_by(node)) * self.bytes.join_and_reply
+        # Each asks those that it follows, who may have to ask first themselves: once in vain.
+        asks = len(node.choice.followed) + self._followers[node.name]
+        hashes = segments * asks * (self.bytes.join_and_reply + self.bytes.hashes_and_reply)
         silent = len(self.nodes) - 1 - len(node.known)
-        every = PING_IN_CROWD if self._is_large else PING
-        pings = 2 * silent * int(self.now / every + 1) * self.bytes.ping_and_pong
-        return node.sent + node.received + joins + pings
+        pings = silent * self._pings() * self.bytes.ping_and_pong
+        return node.sent + node.received + joins + hashes + pings
+
+    def _joined(self, node: Node) -> int:
+        return min(SWARM_PEERS, len(node.known))
+
+    def _joined_by(self, node: Node) -> float:
+        """How many of those that know the node join it for a segment, on average."""
+        return sum(self._joined(peer) / len(peer.known) for peer in node.known)
+
+    @cached_property
+    def _followers(self) -> Counter[str]:
+        """How many follow each fetcher, at the end of `run`: those ask it for piece hashes."""
+        return Counter(name for node in self.nodes if node.alive for name in node.choice.followed)
+
+    def _pings(self) -> int:
+        """On the two connections of a pair that has nothing else to say, which began with an announcement."""
+        if not self._is_large:
+            return 2 * int(self.now / PING)
+        # One that speaks need not be asked: of two that both ask often, one does.
+        often = int(min(self.now, IN_USE) / PING_IN_USE)
+        return often + 2 * int(max(0.0, self.now - IN_USE) / PING_IN_CROWD)
 
     @property
     def control_bytes_in_mesh(self) -> float:
