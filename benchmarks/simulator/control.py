@@ -28,8 +28,6 @@ ACQUAINTED_EVERY = 0.25
 SWARM_PEERS = 24
 PING = 5.0
 PING_IN_CROWD = 15.0
-IN_USE = 10.0
-PING_IN_USE = 1.0
 
 
 class ControlPlane(ABC):
@@ -93,11 +91,7 @@ class ControlPlane(ABC):
 
     def _pings(self) -> int:
         """On the two connections of a pair that has nothing else to say, which began with an announcement."""
-        if not self._is_large:
-            return 2 * int(self.now / PING)
-        # One that speaks need not be asked: of two that both ask often, one does.
-        often = int(min(self.now, IN_USE) / PING_IN_USE)
-        return often + 2 * int(max(0.0, self.now - IN_USE) / PING_IN_CROWD)
+        return 2 * int(self.now / (PING_IN_CROWD if self._is_large else PING))
 
     @property
     def control_bytes_in_mesh(self) -> float:

@@ -187,9 +187,10 @@ class PeerLink:
             del self._pending[number]
         return self._settle(request, pending, within)
 
-    def post_nowait(self, frame: bytes) -> None:
-        """Send an encoded notice."""
-        self._use()
+    def post_nowait(self, frame: bytes, *, is_use: bool = True) -> None:
+        """Send an encoded notice; where it is no use, the link is not watched the closer for it."""
+        if is_use:
+            self._use()
         self._post(frame)
 
     def heard_nowait(self) -> None:

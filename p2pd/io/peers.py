@@ -18,7 +18,7 @@ import trio
 from p2pd.io.peer_link import Connection, PeerLink, Timing
 from p2pd.io.peer_server import Limits, PeerServer, plain_host, tune_socket
 from p2pd.model.errors import OurFault, PeerFault, PeerProtocolError, PeerUnavailable
-from p2pd.model.messages import Hello, Notice, Reply, Request
+from p2pd.model.messages import Hello, Notice, Reply, Request, Wanted
 from p2pd.ports.peers import Peer, PeerHandler
 from p2pd.wire.codec import IncompatibleVersion, encode
 
@@ -182,10 +182,12 @@ class PeerNetwork:
 
     def notify_nowait(self, node_ids: Iterable[str], notice: Notice) -> None:
         frame = encode(notice)
+        # An announcement goes to a whole large site: few of those links will be used.
+        is_use = not isinstance(notice, Wanted)
         for node_id in node_ids:
             link = self._links.get(node_id)
             if link is not None:
-                link.post_nowait(frame)
+                link.post_nowait(frame, is_use=is_use)
 
     def on_change(self, callback: Callable[[], None]) -> None:
         self._callbacks.append(callback)

@@ -15,11 +15,13 @@ from p2pd.model.errors import OurFault, PeerProtocolError, PeerUnavailable
 from p2pd.model.messages import (
     Hello,
     Message,
+    Notice,
     Ping,
     Pong,
     Progress,
     ProgressBatch,
     Query,
+    Wanted,
 )
 from p2pd.wire.codec import encode
 from tests.support.memory_lan import (
@@ -223,6 +225,33 @@ async def test_a_peer_that_speaks_is_not_asked_whether_it_lives(
             await theirs.send(ProgressBatch(()))
             await trio.sleep(0.7)
         assert 8 <= len(asked) <= 9
+        assert len(network.live()) == 1
+
+
+@pytest.mark.parametrize(("notice", "most"), [(Wanted(DIGEST), 2), (ProgressBatch(()), 12)])
+async def test_an_announcement_to_a_crowd_is_no_use_of_its_links(
+    notice: Notice, most: int, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    monkeypatch.setattr(peers, "_CROWD", 0)
+    async with open_lan() as lan:
+        network = await lan.node()
+        network.set_busy(True)
+        wire = await lan.live(network)
+        asked = 0
+
+        async def count_pings() -> None:
+            nonlocal asked
+            while (envelope := await wire.receive()) is not None:
+                if isinstance(envelope.message, Ping):
+                    asked += 1
+                    await wire.send(Pong(), envelope.correlation)
+
+        lan.nursery.start_soon(count_pings)
+        await trio.sleep(30)
+        asked = 0
+        network.notify_nowait([peer.node_id for peer in network.live()], notice)
+        await trio.sleep(20)
+        assert most - 2 <= asked <= most
         assert len(network.live()) == 1
 
 
