@@ -17,6 +17,7 @@ from benchmarks.simulator.bytes import Bytes
 from benchmarks.simulator.events import Events
 from benchmarks.simulator.node import Node
 from p2pd.decide.circle import MESH, Choice, Circle
+from p2pd.decide.plan import Way
 from p2pd.decide.report import HEARTBEAT, REPORT_EVERY, Report
 from p2pd.model.layout import Layout
 from p2pd.model.reference import Digest
@@ -105,6 +106,7 @@ class ControlPlane(ABC):
     def _enter(self, node: Node) -> None:
         """A node begins to want the blob, and knows nobody yet."""
         node.report = Report(self.digest, self.layout.size)
+        node.report_to_mesh = Report(self.digest, self.layout.size)
         node.known = {}
         peers = [peer for peer in self.nodes if peer is not node and peer.alive]
         if self._is_large:
@@ -189,22 +191,32 @@ class ControlPlane(ABC):
         if node.alive and not node.will_report and node.done_at is None:
             node.will_report = True
             life = node.life
-            turns = (self.now - node.phase) // REPORT_EVERY + 1
+            turns = int((self.now - node.phase) / REPORT_EVERY + 1e-6) + 1  # never this very one again
             self.at(node.phase + turns * REPORT_EVERY, lambda: self._report(node, life))
 
     def _report(self, node: Node, life: int) -> None:
         if node.life != life or node.done_at is not None:
             return
         node.will_report = False
-        node.told_at = told_at = self.now
-        have, claimed = node.plan.have, node.plan.claimed
-        hearers = [peer for peer in node.known if not self.loss or self.random.random() >= self.loss]
-        self.notices += len(hearers)
+        have, claimed, way = node.plan.have, node.plan.claimed, node.plan.way.value
         assert node.report is not None
-        delta = node.report.due(have, claimed, node.plan.way.value, self.now)
-        size = 0 if delta is None else self.bytes.of_delta(delta)
+        assert node.report_to_mesh is not None
+        in_mesh = node.report_to_mesh.due(have, claimed, way, self.now)
+        self._report_bytes += 0 if in_mesh is None else self.bytes.of_delta(in_mesh.delta)
+        word = node.report.due(have, claimed, way, self.now, is_large=node.choice.is_large)
+        if word is None:
+            self._report_soon(node)
+            return
+        node.told_at = told_at = self.now
+        hearers = [
+            peer
+            for peer in node.known
+            if (word.for_all or node.plan.way_of(peer.name) is not Way.NONE)
+            and (not self.loss or self.random.random() >= self.loss)
+        ]
+        self.notices += len(hearers)
+        size = self.bytes.of_delta(word.delta)
         node.sent += size * len(hearers)
-        self._report_bytes += size
 
         def arrive() -> None:
             for peer in hearers:

@@ -40,6 +40,8 @@ class Node:
     circle: Circle | None = None
     choice: Choice = field(default_factory=lambda: Choice(frozenset()))
     report: Report | None = None
+    report_to_mesh: Report | None = None
+    """What it would tell if everybody told everybody."""
     sent: int = 0
     received: int = 0
     phase: float = 0.0

@@ -18,9 +18,9 @@ def report_nowait(peers: Peers, transfers: Iterable[Transfer]) -> None:
     now = trio.current_time()
     told: dict[str, list[ProgressDelta]] = {}
     for transfer in transfers:
-        delta = transfer.due_report(now)
-        if delta is not None:
-            for node in transfer.plan.members:
+        if (due := transfer.due_report(now)) is not None:
+            delta, hearers = due
+            for node in hearers:
                 told.setdefault(node, []).append(delta)
     # Most peers are members of the same transfers.
     alike: dict[tuple[int, ...], tuple[list[ProgressDelta], list[str]]] = {}

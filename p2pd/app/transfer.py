@@ -167,10 +167,16 @@ class Transfer:
         """How this node stands, for a peer."""
         return self._state.progress
 
-    def due_report(self, now: float) -> ProgressDelta | None:
-        """What members are to be told now."""
-        plan = self.plan
-        return self._report.due(plan.have, plan.claimed, plan.way.value, now, waits=self._state.waits)
+    def due_report(self, now: float) -> tuple[ProgressDelta, list[str]] | None:
+        """What is to be told now, and which members."""
+        plan, state = self.plan, self._state
+        word = self._report.due(
+            plan.have, plan.claimed, plan.way.value, now, waits=state.waits, is_large=state.choice.is_large
+        )
+        if word is None:
+            return None
+        members = plan.members
+        return word.delta, [node for node in members if word.for_all or plan.way_of(node) is not Way.NONE]
 
     def member_stands(self, node: str, progress: Progress) -> None:
         """A peer told how it stands."""

@@ -30,10 +30,12 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """`told`: whom to introduce this node to. `followed`: the fetchers among them where it is none itself."""
+    """`told`: whom to introduce this node to. `followed`: the fetchers among them where it is none itself.
+    `is_large`: many more are interested than this node tells."""
 
     told: frozenset[str]
     followed: frozenset[str] = frozenset()
+    is_large: bool = False
 
     def way(self, own: Way, way_of: Callable[[str], Way]) -> Way:
         """The way that this node plans with and tells: none while a fetcher that it follows has one.
@@ -98,9 +100,9 @@ class Circle:
         fetchers = first(self._fetchers_key, [self._me, *self._interested], FETCHERS)
         near = first(self._near_key, self._interested, NEIGHBOURS)
         if self._me in fetchers:
-            return Choice(frozenset({*fetchers, *near} - {self._me}))
+            return Choice(frozenset({*fetchers, *near} - {self._me}), is_large=True)
         followed = first(self._near_key, fetchers, FOLLOWED)
-        return Choice(frozenset({*followed, *near}), frozenset(followed))
+        return Choice(frozenset({*followed, *near}), frozenset(followed), is_large=True)
 
 
 def worth_knowing(digest: Digest, asker: str, interested: set[str], limit: int) -> list[str]:

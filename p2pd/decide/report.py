@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from p2pd.decide.bits import bits_to_run
 from p2pd.model.messages import ProgressDelta
 from p2pd.model.reference import Digest
 
-__all__ = ["HEARTBEAT", "REPORT_EVERY", "WHOLE_EVERY", "Report"]
+__all__ = ["HEARTBEAT", "REPORT_EVERY", "WHOLE_EVERY", "Report", "Word"]
 
 REPORT_EVERY = 0.7
 """Seconds between reports while something changes: evidence for takeover is about a second old at most."""
+
+_ALL_EVERY = 1.5 * REPORT_EVERY
+"""At every other report, whatever the timer's lateness."""
+
+_NO_WAY = "none"
 
 HEARTBEAT = 2.0
 """Seconds between reports while nothing does."""
@@ -19,29 +26,53 @@ WHOLE_EVERY = 10.0
 other connection may have put an older state in place of a newer one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What is due. `for_all`: to every member, else to those alone that fetch over the WAN."""
+
+    delta: ProgressDelta
+    for_all: bool
+
+
+@dataclass(slots=True)
+class _Told:
+    state: tuple[int, int, str, bool] | None = None
+    at: float = float("-inf")
+
+
 class Report:
-    """Makes deltas: what was gained since the last one, and all that is in flight.
+    """Makes deltas: what was gained since all were told the last time, and all that is in flight.
 
     Whoever becomes a member is told the whole state first (`Want`); gains are a union, so that one told
     twice, or in another order, does no harm, and all are told again now and then.
+
+    In a large site a hundred follow each fetcher, and fetch nothing: they are no part of who fetches what,
+    and tell, and are told, at every other report.
     """
 
     def __init__(self, digest: Digest, size: int) -> None:
         self._digest = digest
         self._size = size
-        self._told: tuple[int, int, str, bool] | None = None
-        self._told_at = self._told_whole_at = float("-inf")
+        self._all, self._last = _Told(), _Told()
+        self._told_whole_at = float("-inf")
 
     def due(
-        self, have: int, claimed: int, way: str, now: float, *, waits: bool = False
-    ) -> ProgressDelta | None:
-        """The delta to send now, None where there is nothing to say."""
+        self, have: int, claimed: int, way: str, now: float, *, waits: bool = False, is_large: bool = False
+    ) -> Word | None:
+        """What to send now, None where there is nothing to say."""
         state = (have, claimed & ~have, way, waits)
-        if state == self._told and now - self._told_at < HEARTBEAT:
+        for_all = not is_large or now - self._all.at >= _ALL_EVERY
+        last = self._last
+        if not for_all and last.state is not None and last.state[1:3] == state[1:3] == (0, _NO_WAY):
             return None
-        gained = have & ~(self._told[0] if self._told is not None else 0)
-        if now - self._told_whole_at >= WHOLE_EVERY:
+        is_news = state != last.state or (for_all and state != self._all.state)
+        if not is_news and now - last.at < HEARTBEAT:
+            return None
+        gained = have & ~(self._all.state[0] if self._all.state is not None else 0)
+        if for_all and now - self._told_whole_at >= WHOLE_EVERY:
             gained, self._told_whole_at = have, now
-        self._told, self._told_at = state, now
+        self._last = _Told(state, now)
+        if for_all:
+            self._all = self._last
         gains, flies = bits_to_run(gained), bits_to_run(state[1])
-        return ProgressDelta(self._digest, self._size, *gains, *flies, way, waits)
+        return Word(ProgressDelta(self._digest, self._size, *gains, *flies, way, waits), for_all)

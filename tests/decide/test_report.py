@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from p2pd.decide.bits import bits_to_run, run_to_bits
-from p2pd.decide.report import HEARTBEAT, WHOLE_EVERY, Report
+from p2pd.decide.report import HEARTBEAT, REPORT_EVERY, WHOLE_EVERY, Report, Word
 from p2pd.model.layout import MIB
 from p2pd.model.messages import ProgressDelta
 from p2pd.model.reference import Digest
@@ -12,8 +12,12 @@ DIGEST = Digest("0" * 64)
 SIZE = 64 * MIB
 
 
-def delta(gained: int, flying: int, way: str = "seeder") -> ProgressDelta:
-    return ProgressDelta(DIGEST, SIZE, *bits_to_run(gained), *bits_to_run(flying), way)
+def delta(gained: int, flying: int, way: str = "seeder") -> Word:
+    return Word(ProgressDelta(DIGEST, SIZE, *bits_to_run(gained), *bits_to_run(flying), way), for_all=True)
+
+
+def between(gained: int, flying: int, way: str = "seeder") -> Word:
+    return replace(delta(gained, flying, way), for_all=False)
 
 
 def test_a_run_is_short_wherever_it_begins() -> None:
@@ -38,7 +42,8 @@ def test_without_news_there_is_a_heartbeat() -> None:
     assert report.due(0, 1, "none", HEARTBEAT - 0.1) == delta(0, 1, "none"), "another way is news"
     assert report.due(0, 1, "none", 2 * HEARTBEAT) == delta(0, 1, "none")
     waiting = report.due(0, 1, "none", 2 * HEARTBEAT + 0.1, waits=True)
-    assert waiting == replace(delta(0, 1, "none"), waits=True), "so is that nothing comes of it"
+    assert waiting is not None
+    assert waiting.delta == replace(delta(0, 1, "none").delta, waits=True), "so is that nothing comes of it"
 
 
 def test_what_got_lost_is_told_again() -> None:
@@ -55,3 +60,29 @@ def test_a_heartbeat_is_due_by_the_last_word_whenever_that_was() -> None:
     assert report.due(1, 1, "seeder", 100.0 + HEARTBEAT - 0.1) is None
     assert report.due(1, 1, "seeder", 100.0 + HEARTBEAT) == delta(0, 0)
     assert report.due(1, 1, "seeder", 100.0 + 2 * HEARTBEAT - 0.1) is None
+
+
+def in_large(report: Report, have: int, claimed: int, way: str, turn: int) -> Word | None:
+    return report.due(have, claimed, way, turn * REPORT_EVERY, is_large=True)
+
+
+def test_in_a_large_site_every_other_report_is_for_those_alone_that_fetch() -> None:
+    report = Report(DIGEST, SIZE)
+    assert in_large(report, 0b1, 0b11, "seeder", 0) == delta(0b1, 0b10)
+    assert in_large(report, 0b11, 0b111, "seeder", 1) == between(0b10, 0b100)
+    assert in_large(report, 0b111, 0b1111, "seeder", 2) == delta(0b110, 0b1000), "the others know of none"
+    assert in_large(report, 0b1111, 0b1111, "seeder", 3) == between(0b1000, 0)
+    assert in_large(report, 0b1111, 0b1111, "seeder", 4) == delta(0b1000, 0), "it is news to most"
+    assert in_large(report, 0b1111, 0b1111, "seeder", 5) is None
+    assert in_large(report, 0b1111, 0b1111, "seeder", 6) is None
+    assert in_large(report, 0b1111, 0b1111, "seeder", 7) == delta(0, 0), "a heartbeat"
+
+
+def test_in_a_large_site_who_fetches_nothing_tells_at_every_other_report() -> None:
+    report = Report(DIGEST, SIZE)
+    assert in_large(report, 0b1, 0b1, "none", 0) == delta(0b1, 0, "none")
+    assert in_large(report, 0b11, 0b11, "none", 1) is None
+    assert in_large(report, 0b111, 0b111, "none", 2) == delta(0b110, 0, "none")
+    assert in_large(report, 0b111, 0b111, "seeder", 3) == between(0, 0), "it begins to"
+    assert in_large(report, 0b111, 0b111, "none", 5) == delta(0, 0, "none")
+    assert in_large(report, 0b111, 0b1111, "none", 6) == between(0, 0b1000, "none"), "it leads"
