@@ -16,7 +16,7 @@ from functools import cached_property
 from benchmarks.simulator.bytes import Bytes
 from benchmarks.simulator.events import Events
 from benchmarks.simulator.node import Node
-from p2pd.decide.circle import MESH, Choice, Circle
+from p2pd.decide.circle import ALIKE, FOLLOWED, MESH, Choice, Circle
 from p2pd.decide.plan import Way
 from p2pd.decide.report import HEARTBEAT, REPORT_EVERY, Report
 from p2pd.model.layout import Layout
@@ -71,8 +71,8 @@ class ControlPlane(ABC):
         """What a node sent and received over the control plane, at the end of `run`."""
         segments = self.layout.segment_count
         joins = segments * (self._joined(node) + self._joined_by(node)) * self.bytes.join_and_reply
-        # Each asks those that it follows, who may have to ask first themselves: once in vain.
-        asks = len(node.choice.followed) + self._followers[node.name]
+        # Each asks as many as must say the same, who may have to ask first themselves: once in vain.
+        asks = (len(node.choice.followed) + self._followers[node.name]) * ALIKE / FOLLOWED
         hashes = segments * asks * (self.bytes.join_and_reply + self.bytes.hashes_and_reply)
         silent = len(self.nodes) - 1 - len(node.known)
         pings = silent * self._pings() * self.bytes.ping_and_pong

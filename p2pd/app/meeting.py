@@ -10,7 +10,7 @@ import trio
 from p2pd.app.metadata import Metadata
 from p2pd.app.transfer_state import TransferState
 from p2pd.decide.bits import bytes_to_bits, mask_of, run_to_bits
-from p2pd.decide.circle import MESH, NEIGHBOURS, Circle
+from p2pd.decide.circle import ALIKE, MESH, NEIGHBOURS, Circle
 from p2pd.decide.ownership import first, object_key, owner, ranked
 from p2pd.decide.plan import Way
 from p2pd.model.errors import P2pdError
@@ -44,6 +44,9 @@ META_PATIENCE = 6.0
 """Seconds after which a node that leaves the WAN to others asks the seeder for hashes all the same."""
 
 ASK_FOLLOWED = 0.5
+ALL_FOLLOWED = 3
+"""In every such round all followed fetchers are asked for hashes, else as many as must say the same."""
+
 REPLY = 3.0
 REJOIN = 2.0
 SWARM_PEERS = 24
@@ -63,6 +66,8 @@ class Meeting:
         self._introducing: set[str] = set()
         self._introduced: set[str] = set()
         self._strangers: set[str] = set()
+        self._elsewhere = 0
+        """Stripes that some member was ever heard to have."""
         self._peers_changed = trio.Event()
 
     def peers_changed(self) -> None:
@@ -84,6 +89,7 @@ class Meeting:
         else:
             claimed, moved_at = bytes_to_bits(progress.claimed, count), state.plan.site_moved_at
             state.plan.member_progress(node, have, claimed, Way(progress.wan), now)
+            self._elsewhere |= have
             self._hear_of_bytes(have, claimed, moved_at, waits=progress.waits)
         state.poke()
 
@@ -98,6 +104,7 @@ class Meeting:
         if not state.plan.member_advanced(node, gained, flying, Way(delta.wan), now):
             self._meet_again(node)
             return False
+        self._elsewhere |= gained
         self._hear_of_bytes(gained, flying, moved_at, waits=delta.waits)
         return True
 
@@ -235,12 +242,13 @@ class Meeting:
 
     async def _ask_peers(self, index: int) -> None:
         asked: set[str] = set()
+        rounds = 0
         while True:
             if followed := self._state.choice.followed:
                 async with trio.open_nursery() as nursery:
-                    for node, peer in self._live().items():
-                        if node in followed:
-                            nursery.start_soon(self._join, peer, index, None)
+                    for peer in self._followed_to_ask(index, followed, rounds):
+                        nursery.start_soon(self._join, peer, index, None)
+                rounds += 1
                 await trio.sleep(ASK_FOLLOWED)
                 continue
             event = self._state.changed
@@ -253,6 +261,15 @@ class Meeting:
                 await event.wait()
             if timer.cancelled_caught:
                 asked.clear()
+
+    def _followed_to_ask(self, index: int, followed: frozenset[str], rounds: int) -> list[Peer]:
+        """Mostly no more than must say the same: a hundred nodes ask each fetcher."""
+        heard, live = self._metadata.heard_from(index) & followed, self._live()
+        silent = (followed & live.keys()) - heard
+        is_for_all = rounds % ALL_FOLLOWED == ALL_FOLLOWED - 1
+        count = len(silent) if is_for_all else max(1, ALIKE - len(heard))
+        key = object_key(f"hashes {self._site.me} {index} {self._state.digest}")
+        return [live[node] for node in first(key, silent, count)]
 
     async def _ask_seeder(self, index: int) -> None:
         """Every node asks for itself: a few hundred bytes, and the one word on hashes that it can trust.
@@ -293,11 +310,17 @@ class Meeting:
                 for peer in self._swarm_peers(index):
                     if peer.node_id not in joined:
                         nursery.start_soon(self._join_into, peer, index, segment, joined)
-            if len(segment.have) == had:
+            if len(segment.have) == had and self._is_owed(index):
                 joined.clear()
             had = len(segment.have)
             with trio.move_on_after(REJOIN):
                 await self._next_holder_or_member(joined)
+
+    def _is_owed(self, index: int) -> bool:
+        """Whether anybody may have what this node lacks of the segment: else asking again brings nothing."""
+        plan = self._state.plan
+        lacking = mask_of(self._state.layout.stripes_of(index)) & ~plan.have
+        return bool(plan.holders) or bool(lacking & self._elsewhere)
 
     async def _next_holder_or_member(self, joined: set[str]) -> None:
         """Return when there is somebody to join who was not there before."""

@@ -51,6 +51,10 @@ class Metadata:
             self._hearsay.heard(node, meta, trio.current_time())
             self.believe()
 
+    def heard_from(self, index: int) -> set[str]:
+        """Peers whose word on a segment is known, and not believed yet."""
+        return self._hearsay.nodes(index)
+
     def believe(self) -> None:
         """Take the peers' words that count by now."""
         state, now = self._state, trio.current_time()

@@ -18,12 +18,12 @@ from p2pd.decide.ownership import first, object_key
 from p2pd.decide.plan import Way
 from p2pd.model.reference import Digest
 
-__all__ = ["FOLLOWED", "MESH", "NEIGHBOURS", "Choice", "Circle", "worth_knowing"]
+__all__ = ["ALIKE", "FOLLOWED", "MESH", "NEIGHBOURS", "Choice", "Circle", "worth_knowing"]
 
 MESH = 48
 FOLLOWED = 3
 NEIGHBOURS = 12
-_ALIKE = 2
+ALIKE = 2
 
 _T = TypeVar("_T")
 
@@ -56,7 +56,7 @@ class Choice:
         if not could_ask:
             return next(iter(words.values()), None)
         said = Counter(word for node, word in words.items() if node in self.followed)
-        return next((word for word, count in said.items() if count >= _ALIKE), None)
+        return next((word for word, count in said.items() if count >= ALIKE), None)
 
 
 class Circle:

@@ -47,6 +47,11 @@ class Hearsay:
     def heard(self, node: str, meta: SegmentMeta, now: float) -> None:
         self._words.setdefault(meta.index, _Words(now)).by_node.setdefault(node, meta)
 
+    def nodes(self, index: int) -> set[str]:
+        """Whose word on a segment is known, and not believed yet."""
+        words = self._words.get(index)
+        return set() if words is None else set(words.by_node)
+
     def forget(self, index: int) -> None:
         """The segment's hashes are known."""
         self._words.pop(index, None)

@@ -13,10 +13,10 @@ from p2pd.app.interests import Interests
 from p2pd.app.peer_service import PeerService
 from p2pd.decide import circle, fetchers
 from p2pd.model.layout import MIB
-from p2pd.model.messages import Interest, Interested, Wanted
+from p2pd.model.messages import Interest, Interested, Join, Reply, Request, Wanted
 from p2pd.model.reference import Digest
 from p2pd.ports.peers import Peer
-from tests.support.memory_site import REPOSITORY, MemorySite, node_id, open_site
+from tests.support.memory_site import REPOSITORY, MemoryNode, MemorySite, node_id, open_site
 
 DATA = random.Random(8).randbytes(17 * MIB + 1)
 NODES = 6
@@ -54,6 +54,49 @@ async def test_few_fetch_and_all_have_it(tmp_path: Path, autojump_clock: trio.te
         # A node that came when it knew nobody yet may have begun a stripe or two.
         assert site.seeder.given[digest] <= len(DATA) + 4 * MIB
         assert site.seeder.asked["segment"] < 2 * NODES, "not everybody asks for hashes"
+
+
+async def test_no_more_fetchers_are_asked_for_hashes_than_must_say_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    for module in (circle, fetchers):
+        monkeypatch.setattr(module, "FETCHERS", 4)
+    monkeypatch.setattr(circle, "FOLLOWED", 4)
+    monkeypatch.setattr(meeting, "ALL_FOLLOWED", 1000)
+    asked: dict[tuple[str, int], set[str]] = {}
+    async with open_site(tmp_path, swarm=True) as site:
+        digest = site.seeder.put(DATA)
+        site.seeder.bytes_s = 4 * MIB
+        nodes = [site.join(number) for number in range(1, 9)]
+        await site.met()
+
+        def note_joins(node: MemoryNode) -> None:
+            answer = node.service.answer
+
+            async def noted(peer: Peer, request: Request) -> Reply:
+                if isinstance(request, Join) and not request.knows_hashes:
+                    asked.setdefault((peer.node_id, request.index), set()).add(node.node_id)
+                return await answer(peer, request)
+
+            node.service.answer = noted  # type: ignore[method-assign] # it listens
+
+        for node in nodes:
+            note_joins(node)
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                for node in nodes:
+                    nursery.start_soon(node.transfers.obtain, REPOSITORY, digest, len(DATA))
+            transfers = [node.transfers.running(digest) for node in nodes]
+            followers = {
+                node.node_id
+                for node, transfer in zip(nodes, transfers, strict=True)
+                if transfer is not None and transfer._state.choice.followed
+            }
+            await trio.sleep(20)
+    by_followers = {
+        len(nodes) for (asker, index), nodes in asked.items() if asker in followers and index == 1
+    }
+    assert by_followers == {circle.ALIKE}
 
 
 async def test_who_comes_late_hears_of_those_that_hold_it(

@@ -9,6 +9,8 @@ from trio.testing import MockClock
 
 from p2pd.app.meeting import REJOIN, REPLY
 from p2pd.model.layout import MIB
+from p2pd.model.messages import Join, Reply, Request
+from p2pd.ports.peers import Peer
 from tests.support.memory_site import REPOSITORY, open_site
 
 BODY = bytes(3 * MIB)
@@ -34,3 +36,27 @@ async def test_a_holder_that_was_too_busy_to_answer_is_asked_again(
         assert not list(transfer.plan.holders)
         await trio.sleep(2 * (REPLY + REJOIN))
         assert list(transfer.plan.holders) == [holder.node_id]
+
+
+async def test_peers_are_not_joined_again_for_what_nobody_has(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    joined: list[float] = []
+    body = bytes(17 * MIB)
+    async with open_site(tmp_path, swarm=True) as site:
+        node, other = site.join(1), site.join(2)
+        await site.met()
+        digest = site.seeder.put(body)
+        site.seeder.bytes_s = MIB / 2
+        answer = other.service.answer
+
+        async def noted(peer: Peer, request: Request) -> Reply:
+            if isinstance(request, Join) and request.knows_hashes and request.index == 1:
+                joined.append(trio.current_time())
+            return await answer(peer, request)
+
+        other.service.answer = noted  # type: ignore[method-assign] # it listens
+        for one in (node, other):
+            await one.transfers.obtain(REPOSITORY, digest, len(body))
+        await trio.sleep(4 * REJOIN)
+        assert 1 <= len(joined) <= 2, "once, and again where the other had not loaded it yet"

@@ -63,3 +63,13 @@ def test_nothing_is_kept_of_what_is_known() -> None:
     hearsay.forget(7)
     found = told(hearsay, SEEDER_SILENCE, asking=True, could_ask=True, holders={"holder"})
     assert [belief.meta.index for belief in found] == [1]
+
+
+def test_who_was_heard_is_known_until_one_is_believed() -> None:
+    hearsay = Hearsay()
+    index = word(1).index
+    assert hearsay.nodes(index) == set()
+    hearsay.heard("member", word(1), 0.0)
+    assert hearsay.nodes(index) == {"member"}
+    told(hearsay, 0.0, asking=False, could_ask=False, holders=set())
+    assert hearsay.nodes(index) == set()
