@@ -146,6 +146,8 @@ class Site(ControlPlane):
         for stripe in iter_bits(self.all & ~node.have):
             self._lan.lacks(node, stripe)
         self._enter(node)
+        if node.have == self.all:
+            self._done(node)
         self.after(self.latency * 2, self._lan.kick)
 
     def restart(self, node: Node) -> None:

@@ -38,8 +38,8 @@ LEAST_S = 240.0
 
 _MIB = 1 << 20
 _RSS_SLACK = (1.10, 10 * _MIB)
-_FD_SLACK = 12
-"""Connections to the seeder that wait for the next request, and such."""
+_FD_SLACK = 24
+"""Up to 20 connections over the WAN are kept for the next request (p2pd.io.http), and closed only by that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,8 @@ __all__ = ["HttpPool", "Timeouts", "body_chunks", "discard", "read_body"]
 
 _CONNECTIONS = 100
 _KEPT_ALIVE = 20
-_KEPT_ALIVE_SECONDS = 30.0
+_KEPT_ALIVE_SECONDS = 25.0
+"""Less than a seeder's 30 s (p2pd.io.serve), else a request now and then meets its end of the connection."""
 
 _READ = 512 * 1024
 
