@@ -102,6 +102,10 @@ class Company:
         """Of these, those that are not muted."""
         return [node for node in self.members_by(way) if node not in self._muted]
 
+    def flying(self, way: Way) -> list[str]:
+        """Of these, those that have something in flight."""
+        return [node for node in self.heard(way) if self.members[node].flying]
+
     def has_active(self, way: Way, since: float) -> bool:
         """Whether one of these got or began a new stripe after `since`."""
         return any(self.members[node].active_at > since for node in self.heard(way))

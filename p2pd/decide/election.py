@@ -17,6 +17,13 @@ PASSED = 6.0
 """Seconds for which a leader may bring nothing while another does. One that stalled and goes on would else
 fetch beside who stepped in, to the end."""
 
+BESIDE = 4.0
+"""Seconds for which a leader that brings something goes on beside a better one. That stands down by `PASSED`
+where it gets nothing; of two side by side neither brings what the other has not, to the end."""
+
+_GAP = 2.0
+"""Seconds without a word of fetching after which a node counts as having stopped."""
+
 LISTEN = 0.8
 """Seconds that a node with nothing of its own listens who else begins, or is at work: members report
 about as often, and two that both lead are never told apart again."""
@@ -37,6 +44,7 @@ class Election:
         self._me = me
         self._brought_at: dict[str, float] = {}
         self._mine_at = self._theirs_at = float("-inf")
+        self._beside: dict[str, tuple[float, float]] = {}
         self._began: float | None = None
         self._leading_since: float | None = None
         self._is_late = False
@@ -55,6 +63,12 @@ class Election:
     def moved(self, now: float) -> None:
         """Somebody began to fetch what nobody did. A leader that hangs can say that too."""
         self.moved_at = now
+
+    def fetching(self, nodes: Iterable[str], now: float) -> None:
+        """Members that are fetching from the origin now, as they told last."""
+        known = {node: span for node, span in self._beside.items() if now - span[1] < _GAP}
+        known |= {node: (known.get(node, (now, now))[0], now) for node in nodes}
+        self._beside = known
 
     def stand_down(self) -> None:
         """This node does not lead now, for whatever reason."""
@@ -78,7 +92,7 @@ class Election:
         since = self._leading_since
         if since is not None:
             leads = all(self._brought_at.get(node, since) <= since for node in better)
-            if self._theirs_at - max(self._mine_at, since) > PASSED:
+            if self._theirs_at - max(self._mine_at, since) > PASSED or self._is_second(better, since):
                 leads, self._is_late = False, True
         else:
             leads = len(better) <= int((now - max(self.moved_at, self._began)) / LEAD_PATIENCE)
@@ -88,3 +102,9 @@ class Election:
         elif not leads:
             self._leading_since = None
         return leads
+
+    def _is_second(self, better: Iterable[str], since: float) -> bool:
+        """Whether it has brought something beside a better leader for long, since it began itself."""
+        return any(
+            self._mine_at - max(self._beside[n][0], since) > BESIDE for n in better if n in self._beside
+        )

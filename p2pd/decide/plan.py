@@ -352,6 +352,7 @@ class FetchPlan:
             pass
         elif not self._anyone_with_seeder(now):
             is_new = not self.claimed
+            self._election.fetching(self._company.flying(Way.ORIGIN), now)
             lead = self._way is Way.ORIGIN and self._election.leads(
                 self._company.heard(Way.ORIGIN), now, is_new=is_new
             )

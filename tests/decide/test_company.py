@@ -78,6 +78,9 @@ def test_by_which_way_they_fetch(company: Company) -> None:
     has(company, "a", 0, Way.SEEDER)
     has(company, "b", 0, Way.ORIGIN)
     assert company.members_by(Way.ORIGIN) == ["b"]
+    assert company.flying(Way.ORIGIN) == []
+    company.members["b"].claimed = 0b0100
+    assert company.flying(Way.ORIGIN) == ["b"]
     assert company.way_of("a") is Way.SEEDER
     assert company.way_of("nobody") is Way.NONE
     company.members["a"].active_at = 5.0

@@ -1,4 +1,4 @@
-from p2pd.decide.election import LEAD_PATIENCE, LISTEN, PASSED, Election
+from p2pd.decide.election import BESIDE, LEAD_PATIENCE, LISTEN, PASSED, Election
 from p2pd.decide.ownership import object_key, ranked
 from p2pd.model.reference import Digest
 
@@ -160,3 +160,55 @@ def test_a_leader_that_gets_on_is_not_passed() -> None:
         first.fetched(float(second), is_mine=True)
         first.fetched(second + 2.5, is_mine=False)
         assert first.leads(others, second + 2.5)
+
+
+def beside(stepped_in: Election, better: str, until: float) -> list[bool]:
+    """Whether it leads, each half second, while it brings a stripe a second and `better` fetches too."""
+    others = set(SITE) - {RANK[1]}
+    led = []
+    for half in range(int(2 * until)):
+        now = LEAD_PATIENCE + half / 2
+        stepped_in.fetching([better] if half % 2 else [], now)
+        if half % 2:
+            stepped_in.fetched(now, is_mine=True)
+            stepped_in.moved(now)
+        led.append(stepped_in.leads(others, now))
+    return led
+
+
+def test_of_two_side_by_side_the_better_one_goes_on() -> None:
+    stepped_in = Election(DIGEST, RANK[1])
+    assert not stepped_in.leads(set(SITE) - {RANK[1]}, 0.0)
+    led = beside(stepped_in, RANK[0], 3 * BESIDE)
+    assert all(led[: int(2 * BESIDE)])
+    assert not any(led[int(2 * BESIDE) + 4 :])
+
+
+def test_beside_a_lesser_one_the_better_one_leads_on() -> None:
+    stepped_in = Election(DIGEST, RANK[1])
+    assert not stepped_in.leads(set(SITE) - {RANK[1]}, 0.0)
+    assert all(beside(stepped_in, RANK[2], 3 * BESIDE))
+
+
+def test_who_fetched_before_and_does_no_longer_is_not_beside() -> None:
+    stepped_in = Election(DIGEST, RANK[1])
+    others = set(SITE) - {RANK[1]}
+    assert not stepped_in.leads(others, 0.0)
+    assert stepped_in.leads(others, LEAD_PATIENCE)
+    stepped_in.fetching([RANK[0]], LEAD_PATIENCE)
+    for second in range(1, 30):
+        now = LEAD_PATIENCE + second
+        stepped_in.fetching([], now)
+        stepped_in.fetched(now, is_mine=True)
+        stepped_in.moved(now)
+        assert stepped_in.leads(others, now)
+
+
+def test_who_brings_nothing_itself_waits_for_no_better_one() -> None:
+    stepped_in = Election(DIGEST, RANK[1])
+    others = set(SITE) - {RANK[1]}
+    assert not stepped_in.leads(others, 0.0)
+    for second in range(30):
+        now = LEAD_PATIENCE + second
+        stepped_in.fetching([RANK[0]], now)
+        assert stepped_in.leads(others, now)
