@@ -22,7 +22,8 @@ class Limits:
     `wan_ratio`: what p2pd brought over the WAN, in plain downloads of the image. `extra_s`: seconds
     over the run without a fault, and over those that the WAN needs for what runtimes fetch by themselves.
     `recovered_s`: from the fault's end until all is as before. `lost`: stripes that a daemon which is killed
-    may have had, or given, a part of; in a small image that is a share of its own, on top of `wan_ratio`.
+    may have had, or given, a part of, or a liar spoils; in a small image that is a share of its own, on top
+    of `wan_ratio`.
     """
 
     wan_ratio: float | None = 1.10
