@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.faults.command import ROWS
-from benchmarks.faults.row import Row, judge
+from benchmarks.faults.row import Limits, Row, Seen, judge
 from benchmarks.faults.stage import Stage, measure_baseline, open_stage, play
 from benchmarks.testbed import missing_prerequisite
 
@@ -26,4 +26,12 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.in_suite], ids=lambda row: row.name)
 def test_row(stage: Stage, row: Row) -> None:
-    assert judge(row.limits, play(stage, row)) == []
+    seen = play(stage, row)
+    if judge(row.limits, seen) and not _breaks_what_no_load_excuses(seen):
+        seen = play(stage, row)  # seconds and bytes of a site this small: once is noise, twice is not
+    assert judge(row.limits, seen) == []
+
+
+def _breaks_what_no_load_excuses(seen: Seen) -> bool:
+    """A failed pull, a wrong byte, a leftover, or what the row itself promises."""
+    return bool(judge(Limits(None, None, None), seen))
