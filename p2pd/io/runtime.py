@@ -76,8 +76,9 @@ class _Vouched:
             return None
         magic, *numbers = _MARK.unpack_from(body)
         identity = _Identity(*numbers)
-        table = PieceTable.decode(body[_MARK.size :])
-        fits = table is None if identity.size <= SMALL_BLOB else table is not None
+        rest = body[_MARK.size :]
+        table = PieceTable.decode(rest)
+        fits = not rest if identity.size <= SMALL_BLOB else table is not None
         if magic != _MAGIC or not fits or (table is not None and table.size != identity.size):
             return None
         return cls(identity, table)
