@@ -142,8 +142,8 @@ def _flaps(stage: Stage) -> None:
     stage.update(flap)
 
 
-_IN_FLIGHT = 4
-"""Stripes that the site has got of those in flight: two at each of four nodes, half of each on average."""
+_IN_FLIGHT = 8
+"""Stripes that break off with the seeder: two at each of four nodes, of which nearly all may have come."""
 
 
 def _seeder_restarts(stage: Stage) -> None:
