@@ -59,6 +59,19 @@ async def ask(app: ASGIApp, path: str) -> bytes:
     return bytes(body)
 
 
+async def leave_and_ask_again(cut: Cut, node: MemoryNode, digest: Digest, body: bytes) -> None:
+    """A client of the node's mirror that is cut off, and when nothing is under way any more, another."""
+    app = build_app(node.content, upstreams=UPSTREAMS)
+
+    async def client() -> None:
+        assert await ask(app, f"/v2/{REPOSITORY.name}/blobs/{digest}") == body
+
+    await cut.run(client)
+    while node.transfers.all_running():  # noqa: ASYNC110 - virtual time
+        await trio.sleep(0.01)
+    await client()
+
+
 async def check_clean(node: MemoryNode) -> None:
     """Nothing runs or is open, and what is loaded is so for peers only: in time it goes."""
     assert node.store.partials == {}
@@ -115,15 +128,7 @@ async def test_a_client_that_leaves_anywhere_in_its_blob(tmp_path: Path, autojum
             site = MemorySite(lan, daemon, directory)
             node = site.join(1)
             digest = site.seeder.put(LARGE)
-            app = build_app(node.content, upstreams=UPSTREAMS)
-
-            async def client() -> None:
-                assert await ask(app, f"/v2/{REPOSITORY.name}/blobs/{digest}") == LARGE
-
-            await cut.run(client)
-            while node.transfers.all_running():  # noqa: ASYNC110 - virtual time
-                await trio.sleep(0.01)
-            await client()
+            await leave_and_ask_again(cut, node, digest, LARGE)
             assert site.seeder.given[digest] == len(LARGE), "the transfer went on, whoever had left"
             await check_clean(node)
 
@@ -146,15 +151,7 @@ async def test_a_client_that_leaves_anywhere_in_what_passes_through_a_full_disk(
             await site.met()
             digest = site.origin.put(body)
             node.store.capacity = 0
-            app = build_app(node.content, upstreams=UPSTREAMS)
-
-            async def client() -> None:
-                assert await ask(app, f"/v2/{REPOSITORY.name}/blobs/{digest}") == body
-
-            await cut.run(client)
-            while node.transfers.all_running():  # noqa: ASYNC110 - virtual time
-                await trio.sleep(0.01)
-            await client()
+            await leave_and_ask_again(cut, node, digest, body)
             await check_clean(node)
             assert not daemon.child_tasks
 

@@ -144,16 +144,18 @@ async def test_a_liar_costs_a_step(tmp_path: Path, autojump_clock: MockClock, li
         assert node.counted("lan_bytes") == 0
 
 
-async def test_holders_that_never_answer_do_not_hold_it_up(tmp_path: Path, autojump_clock: MockClock) -> None:
-    async def answer(request: Request) -> Reply:
-        if isinstance(request, Query):
-            return QueryReply(len(BODY), None)
-        await trio.sleep_forever()
-        raise AssertionError
+async def says_it_holds_and_hangs(request: Request) -> Reply:
+    """A peer whose disk hangs: what it holds it knows from memory."""
+    if isinstance(request, Query):
+        return QueryReply(len(BODY), None)
+    await trio.sleep_forever()
+    raise AssertionError
 
+
+async def test_holders_that_never_answer_do_not_hold_it_up(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with open_site(tmp_path) as site:
         node = site.join(1)
-        site.lan.join(node_id(2), ScriptedHandler(answer))
+        site.lan.join(node_id(2), ScriptedHandler(says_it_holds_and_hangs))
         await site.met()
         digest = site.seeder.put(BODY)
         began = trio.current_time()
@@ -167,18 +169,10 @@ async def test_holders_that_never_answer_do_not_hold_it_up(tmp_path: Path, autoj
 async def test_sick_holders_leave_time_for_the_wan_and_are_passed_over(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    """Their disks hang: what they hold they know from memory."""
-
-    async def answer(request: Request) -> Reply:
-        if isinstance(request, Query):
-            return QueryReply(len(BODY), None)
-        await trio.sleep_forever()
-        raise AssertionError
-
     async with open_site(tmp_path) as site:
         node = site.join(1)
         for number in range(2, 8):
-            site.lan.join(node_id(number), ScriptedHandler(answer))
+            site.lan.join(node_id(number), ScriptedHandler(says_it_holds_and_hangs))
         await site.met()
         waits: list[float] = []
         for number in range(8):
