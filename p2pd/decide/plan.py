@@ -34,6 +34,7 @@ from p2pd.decide.election import LEAD_PATIENCE, LISTEN, Election
 from p2pd.decide.fetchers import Fetchers
 from p2pd.decide.lan import LanTrust
 from p2pd.decide.pace import Pace, Since
+from p2pd.decide.report import REPORT_EVERY
 from p2pd.decide.standing import Spread, Standing
 from p2pd.model.layout import Layout
 from p2pd.model.reference import Digest
@@ -44,9 +45,6 @@ IN_FLIGHT = (2, 6)
 LOOKAHEAD = 3
 SETTLE = 0.5
 _SOONEST = 0.01
-_UNHEARD = 0.7
-"""Seconds that others' claims are old by when they are heard of (p2pd.decide.report.REPORT_EVERY)."""
-
 _AT_WORK = 1.0
 _NEEDED = 10.0
 
@@ -315,7 +313,8 @@ class FetchPlan:
         if self._company.holders or self._way is Way.NONE or now - self.site_moved_at >= self.patience:
             return False
         begun = self._seen | self.claimed
-        unheard = round(_UNHEARD / self._pace.seconds) if begun else 0
+        # Others' claims are heard of with their next reports.
+        unheard = round(REPORT_EVERY / self._pace.seconds) if begun else 0
         return (self._all & ~begun).bit_count() > unheard
 
     def window(self) -> range:
