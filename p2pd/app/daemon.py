@@ -36,6 +36,7 @@ from p2pd.app.identity import load_node_id, renew_node_id
 from p2pd.app.keeper import Keeper
 from p2pd.app.ledger import Ledger
 from p2pd.app.links import Links, WanMeter
+from p2pd.app.memory import trim_malloc
 from p2pd.app.metrics import Metrics
 from p2pd.app.monitor import Monitor
 from p2pd.app.node_content import NodeContent
@@ -144,6 +145,7 @@ async def _run_node(config: NodeConfig, task_status: trio.TaskStatus[tuple[str, 
             await nursery.start(serve_admin, app, config.admin.socket, DEFAULT_SOCKET, "p2pd")
         if config.metrics.listen is not None:
             await nursery.start(monitor.listen, config.metrics.listen)
+        trim_malloc()
         log.info(
             "p2pd.ready",
             version=__version__,

@@ -26,9 +26,16 @@ __all__ = ["RunCall", "explain", "leave", "lean_imports", "load_config", "parse_
 
 _COMMAND_LINE_ONLY = ("click", "pygments", "rich")
 
-_HTTP_2 = {"h2": ("events",), "h2.events": (), "hypercorn.protocol.h2": ("H2Protocol",)}
-"""What Hypercorn imports for a protocol that `p2pd.io.serve` never speaks, and the names it wants of it: the
-tables of header compression alone are 2.4 MB."""
+_NEVER_CALLED = {
+    "h2": ("events",),
+    "h2.events": (),
+    "hypercorn.protocol.h2": ("H2Protocol",),
+    "multiprocessing.synchronize": ("Event",),
+    "html": ("escape",),
+}
+"""What libraries import, and the names that they want of it, for what a daemon never does: speak HTTP/2
+(Hypercorn; the tables of header compression alone are 2.4 MB), start workers (Hypercorn), show tracebacks
+as web pages (Starlette). Nobody reaches these names afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +66,11 @@ def lean_imports() -> Iterator[None]:
     hidden = [name for name in _COMMAND_LINE_ONLY if name not in sys.modules]
     for name in hidden:
         sys.modules[name] = None  # type: ignore[assignment]  # how Python marks what must not be imported
-    if not _HTTP_2.keys() & sys.modules.keys():
-        for name, wanted in _HTTP_2.items():
-            sys.modules[name] = empty = ModuleType(name)
-            vars(empty).update(dict.fromkeys(wanted))
-        hidden += _HTTP_2
+    for name, wanted in _NEVER_CALLED.items():
+        if name not in sys.modules:
+            sys.modules[name] = module = ModuleType(name)
+            vars(module).update(dict.fromkeys(wanted))
+            hidden.append(name)
     try:
         yield
     finally:

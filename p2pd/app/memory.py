@@ -26,7 +26,7 @@ def tune_malloc() -> bool:
 
 
 def trim_malloc() -> bool:
-    """Give back what reading the code of modules left behind (a MiB); false where there was nothing."""
+    """Give back what a start leaves behind, of modules' code first (a MiB); false where there was nothing."""
     try:
         return bool(ctypes.CDLL(None).malloc_trim(0))
     except (OSError, AttributeError):
