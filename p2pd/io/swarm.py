@@ -23,6 +23,7 @@ import libtorrent as lt
 import structlog
 import trio
 
+from p2pd.decide.suspects import Suspects
 from p2pd.io.swarm_settings import new_session, torrent_params
 from p2pd.model.errors import OurFault, P2pdError, StoreError, StoreFull
 from p2pd.model.layout import SegmentMeta
@@ -42,6 +43,9 @@ _REMOVE_TIMEOUT = 5.0
 _BLOCKED = 1
 """As libtorrent's ip_filter has it."""
 
+_COUNT_WITHIN = 0.5
+"""Seconds after a ban in which the torrent's bad pieces are all told: the alert of the ban comes first."""
+
 
 class LibtorrentSegment:
     """One torrent; satisfies `p2pd.ports.swarm.SwarmSegment`. State is kept by the engine's pump."""
@@ -59,6 +63,7 @@ class LibtorrentSegment:
         self._have: set[int] = set()
         self._readable: frozenset[int] = frozenset()
         self._refused: set[int] = set()
+        self._refusals = 0
         self._flushing: frozenset[int] | None = None
         self._last_flush = -_FLUSH_EVERY
 
@@ -127,6 +132,7 @@ class LibtorrentSegment:
 
     def _piece_refused(self, piece: int) -> None:
         self._refused.add(piece)
+        self._refusals += 1
         self._poke()
 
     def _failed(self, error: P2pdError) -> None:
@@ -147,6 +153,7 @@ class LibtorrentSwarm:
         self._gifts: deque[tuple[lt.torrent_handle, int, bytes]] = deque()
         self._giving = False
         self._on_ban: list[Callable[[str], None]] = []
+        self._suspects = Suspects()
         self._shut_out: set[str] = set()
         self.port = 0
 
@@ -157,12 +164,21 @@ class LibtorrentSwarm:
         del self._session
 
     def on_ban(self, callback: Callable[[str], None]) -> None:
-        """Call with the IP address of each peer that libtorrent finds to have given wrong bytes.
+        """Call with the IP address of each peer that is found to have given wrong bytes.
 
-        It finds the one to blame by giving a suspect whole pieces to itself, but keeps the ban to one
-        torrent, and lifts it when the peer is dialled again: `shut_out` does neither.
+        libtorrent finds the one to blame by giving a suspect whole pieces to itself, but keeps the ban to one
+        torrent, and lifts it when the peer is dialled again: `shut_out` does neither. Where many pieces were
+        bad it bans those, too, who gave good blocks of them (`Suspects`).
         """
         self._on_ban.append(callback)
+
+    async def judge(self, segment: LibtorrentSegment, host: str) -> None:
+        """Tell who was banned with good reason."""
+        await trio.sleep(_COUNT_WITHIN)
+        if self._suspects.convict(host, segment._refusals, trio.current_time()):
+            self.banned(host)
+        else:
+            log.info("swarm.suspect", peer=host, digest=str(segment.meta.digest), bad=segment._refusals)
 
     def banned(self, host: str) -> None:
         for callback in self._on_ban:
@@ -320,7 +336,8 @@ def _on_hash_failed(segment: LibtorrentSegment, alert: lt.hash_failed_alert) -> 
 
 
 def _on_banned(segment: LibtorrentSegment, alert: lt.peer_ban_alert) -> None:
-    segment._engine.banned(alert.endpoint[0])
+    engine = segment._engine
+    engine._nursery.start_soon(engine.judge, segment, alert.endpoint[0])
 
 
 def _on_disk_error(segment: LibtorrentSegment, alert: lt.torrent_error_alert | lt.file_error_alert) -> None:

@@ -12,6 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from p2pd.decide.suspects import MIXED_BAN
 from p2pd.io.swarm import LibtorrentSegment, open_swarm
 from p2pd.io.swarm_settings import torrent_params
 from p2pd.model.errors import OurFault, StoreError
@@ -118,6 +119,22 @@ async def test_each_ban_is_told() -> None:
         swarm.banned("10.20.1.4")
         swarm.banned("10.20.1.4")
         assert told == ["10.20.1.4", "10.20.1.4"]
+
+
+async def test_a_ban_among_many_bad_pieces_is_no_proof_yet(autojump_clock: MockClock) -> None:
+    async with open_swarm("127.0.0.1", 0) as swarm:
+        told: list[str] = []
+        swarm.on_ban(told.append)
+        segment = LibtorrentSegment(swarm, META, "a name")
+        segment._piece_refused(0)
+        await swarm.judge(segment, "10.20.1.4")
+        assert told == ["10.20.1.4"]
+        for piece in range(1, MIXED_BAN):
+            segment._piece_refused(piece)
+        await swarm.judge(segment, "10.20.1.5")
+        assert told == ["10.20.1.4"]
+        await swarm.judge(segment, "10.20.1.5")
+        assert told == ["10.20.1.4", "10.20.1.5"]
 
 
 async def test_a_host_is_shut_out_of_every_torrent_for_a_time(autojump_clock: MockClock) -> None:
