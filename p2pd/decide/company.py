@@ -71,6 +71,15 @@ class Company:
             self._offered, self._is_offer_stale = self._offer_of_members(), False
         return self._offered
 
+    @property
+    def begun(self) -> int:
+        """What members have or fetch."""
+        begun = 0
+        for node, member in self.members.items():
+            if node not in self._muted:
+                begun |= member.claimed | member.have
+        return begun
+
     def offers_more(self, node: str) -> bool:
         """A member gives more than before, or is muted no longer; whether the offer grew by that."""
         return self._offer_is(self._offered | self.given_by(node))

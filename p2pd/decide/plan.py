@@ -108,6 +108,7 @@ class FetchPlan:
     def member_progress(self, node: str, have: int, claimed: int, way: Way, now: float) -> None:
         """A node that is fetching the blob says how it stands (also its first word)."""
         member = self._company.members.get(node)
+        is_new = member is None
         if member is None:
             member = self._company.join(node, now)
             self._spread.begin_anew()
@@ -131,7 +132,7 @@ class FetchPlan:
         shrank, flew, brought = bool(member.have & ~have), member.flying, have & ~self._known
         member.have, member.claimed = have, claimed
         is_news = self._company.offers_anew() if shrank else self._company.offers_more(node)
-        self._came(have, now)
+        self._came(have, now, is_paced=not is_new)
         if flew != member.flying:
             self._note_claims(node, flew, member, brought, now)
         if is_news:
@@ -163,6 +164,7 @@ class FetchPlan:
         self._lan.forget(node)
         self._company.holders.discard(node)
         self._end_membership(node)
+        self._forget_lost()
 
     def holder_found(self, node: str, now: float) -> None:
         """A node holds the whole blob and can give it."""
@@ -170,7 +172,7 @@ class FetchPlan:
         had = 0 if member is None else member.have
         self._company.holders.add(node)
         self._spread.reached(self._all & ~had, now)
-        self._came(self._all, now)
+        self._came(self._all, now, is_paced=False)
         self._see_lan(now)
 
     def _end_membership(self, node: str) -> Member | None:
@@ -180,6 +182,11 @@ class FetchPlan:
             for stripe in iter_bits(member.flying):
                 self._claims.end(stripe, node)
         return member
+
+    def _forget_lost(self) -> None:
+        """What only those had that are gone, or give nothing, has yet to come to the site."""
+        self._known = self.have | self._company.offer
+        self._seen = self._known | self.claimed | self._company.begun
 
     def way_changed(self, way: Way, now: float) -> None:
         """Another way over the WAN is open to this node."""
@@ -310,7 +317,8 @@ class FetchPlan:
         One at which nothing moves (it yields, was refused, or its source hangs) would not use what is
         left to it.
         """
-        if self._company.holders or self._way is Way.NONE or now - self.site_moved_at >= self.patience:
+        has_all = self._company.offer == self._all
+        if has_all or self._way is Way.NONE or now - self.site_moved_at >= self.patience:
             return False
         begun = self._seen | self.claimed
         # Others' claims are heard of with their next reports.
@@ -447,11 +455,12 @@ class FetchPlan:
         allowed = min(max(low, self._pace.ahead // max(1, len(self._fetchers))), high)
         return max(0, min(allowed - len(self.in_flight), low))
 
-    def _came(self, have: int, now: float) -> None:
+    def _came(self, have: int, now: float, *, is_paced: bool = True) -> None:
+        """The site has these. Not `is_paced`: since when is not known, so it tells nothing of how fast."""
         fresh = have & ~self._known
-        if fresh:
-            self._known |= fresh
-            self._seen |= fresh
+        self._known |= fresh
+        self._seen |= fresh
+        if fresh and is_paced:
             self._pace.came(fresh, now)
 
     def _mute(self, now: float) -> None:
@@ -460,10 +469,12 @@ class FetchPlan:
         for node in owing:
             self._fetchers.discard(node)
         self._company.offers_anew()
+        self._forget_lost()
         self._see_lan(now)
 
     def _trust(self, node: str) -> None:
         self._company.offers_more(node)
+        self._known |= self._company.offer
         if self._company.way_of(node) is Way.SEEDER and node not in self._lan.muted:
             self._fetchers.add(node)
 

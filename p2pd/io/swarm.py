@@ -64,6 +64,7 @@ class LibtorrentSegment:
         self._readable: frozenset[int] = frozenset()
         self._refused: set[int] = set()
         self._refusals = 0
+        self._loaded_at = trio.current_time()
         self._flushing: frozenset[int] | None = None
         self._last_flush = -_FLUSH_EVERY
 
@@ -167,18 +168,19 @@ class LibtorrentSwarm:
         """Call with the IP address of each peer that is found to have given wrong bytes.
 
         libtorrent finds the one to blame by giving a suspect whole pieces to itself, but keeps the ban to one
-        torrent, and lifts it when the peer is dialled again: `shut_out` does neither. Where many pieces were
-        bad it bans those, too, who gave good blocks of them (`Suspects`).
+        torrent, and lifts it when the peer is dialled again: `shut_out` does neither. It bans honest peers,
+        too, where a liar was: of those nothing is told (`Suspects`).
         """
         self._on_ban.append(callback)
 
     async def judge(self, segment: LibtorrentSegment, host: str) -> None:
         """Tell who was banned with good reason."""
         await trio.sleep(_COUNT_WITHIN)
-        if self._suspects.convict(host, segment._refusals, trio.current_time()):
+        bad = segment._refusals
+        if self._suspects.convict(host, bad, segment._loaded_at, trio.current_time()):
             self.banned(host)
         else:
-            log.info("swarm.suspect", peer=host, digest=str(segment.meta.digest), bad=segment._refusals)
+            log.info("swarm.suspect", peer=host, digest=str(segment.meta.digest), bad=bad)
 
     def banned(self, host: str) -> None:
         for callback in self._on_ban:

@@ -92,6 +92,39 @@ def test_a_holder_that_left_is_not_waited_for() -> None:
     assert fetch(plan, 0.1) == (0, 1)
 
 
+def test_what_others_had_before_tells_nothing_of_how_fast_the_wan_is() -> None:
+    plan = plan_of(layout=LONG)
+    before = plan._pace.ahead
+    plan.holder_found("h", 0.1)
+    plan.member_progress("a", ALL >> 4, ALL >> 4, Way.SEEDER, 0.1)
+    assert plan._pace.ahead == before
+
+
+@pytest.mark.parametrize("how", ["left", "muted"])
+def test_what_a_holder_takes_with_it_has_yet_to_come_to_the_site(how: str) -> None:
+    plan = plan_of("a")
+    plan.holder_found("h", 0.0)
+    plan.decide(0.0)
+    if how == "left":
+        plan.member_left("h")
+    else:
+        plan.decide(60.0)
+        assert plan.decide(61.0).fetch, "nothing is expected of it"
+    assert plan.needs_wan(0.1)
+    before = plan.site_moved_at
+    plan.member_progress("a", 1, 1, Way.SEEDER, 62.0)
+    assert plan.site_moved_at == 62.0 > before
+    assert plan._pace.came_at == 62.0
+
+
+def test_who_is_heard_of_again_brings_nothing_new() -> None:
+    plan = plan_of("a", "b")
+    plan.member_progress("a", 0b11, 0b11, Way.SEEDER, 1.0)
+    plan.member_left("a")
+    plan.member_progress("a", 0b11, 0b11, Way.SEEDER, 3.0)
+    assert plan._pace.came_at == 1.0
+
+
 def test_a_holder_that_was_left_out_and_comes_back_is_trusted_like_any_other() -> None:
     plan = plan_of()
     plan.holder_found("h", 0.0)
