@@ -306,13 +306,13 @@ class Meeting:
         joined: set[str] = set()
         had = -1
         while not segment.is_complete:
+            if len(segment.have) == had and self._is_owed(index):
+                joined.clear()
+            had = len(segment.have)
             async with trio.open_nursery() as nursery:
                 for peer in self._swarm_peers(index):
                     if peer.node_id not in joined:
                         nursery.start_soon(self._join_into, peer, index, segment, joined)
-            if len(segment.have) == had and self._is_owed(index):
-                joined.clear()
-            had = len(segment.have)
             with trio.move_on_after(REJOIN):
                 await self._next_holder_or_member(joined)
 

@@ -134,6 +134,9 @@ class LibtorrentSegment:
     def _piece_refused(self, piece: int) -> None:
         self._refused.add(piece)
         self._refusals += 1
+        if self._handle is not None:
+            # Near its end a torrent asks nobody again for 5 s, but each second for a piece with a deadline.
+            self._handle.set_piece_deadline(piece, 0)
         self._poke()
 
     def _failed(self, error: P2pdError) -> None:
