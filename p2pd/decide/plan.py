@@ -118,8 +118,10 @@ class FetchPlan:
             self._trust(node)
         if (have | claimed) & ~(member.have | member.claimed):
             member.active_at = now
-        if have & ~self._known:
-            self._spread.brought(have & ~self._known, now, is_mine=False)
+        # What it had before is no news, though it was forgotten when nothing was expected of it any more.
+        news = have & ~member.have & ~self._known
+        if news:
+            self._spread.brought(news, now, is_mine=False)
             self._moved_at = now
             if way is Way.ORIGIN:
                 self._election.brought(node, now)
@@ -129,12 +131,12 @@ class FetchPlan:
                 self._election.moved(now)
         self._seen |= have | claimed
         self._spread.reached(have & ~member.have & self._known, now)
-        shrank, flew, brought = bool(member.have & ~have), member.flying, have & ~self._known
+        shrank, flew = bool(member.have & ~have), member.flying
         member.have, member.claimed = have, claimed
         is_news = self._company.offers_anew() if shrank else self._company.offers_more(node)
-        self._came(have, now, is_paced=not is_new)
+        self._came(news, now, is_paced=not is_new)
         if flew != member.flying:
-            self._note_claims(node, flew, member, brought, now)
+            self._note_claims(node, flew, member, news, now)
         if is_news:
             self._see_lan(now)
 

@@ -117,6 +117,19 @@ def test_what_a_holder_takes_with_it_has_yet_to_come_to_the_site(how: str) -> No
     assert plan._pace.came_at == 62.0
 
 
+def test_what_a_muted_member_had_is_no_news_when_it_speaks() -> None:
+    plan = plan_of("a", "b", layout=LONG)
+    for stripe in range(30):
+        plan.member_progress("a", mask_of(range(stripe + 1)), 0, Way.SEEDER, 1.0 + stripe)
+    plan.decide(31.0)
+    assert not plan.is_at_site(0), "it owes what it has, and is muted"
+    before, moved_at = plan._pace.ahead, plan.site_moved_at
+    plan.member_progress("a", mask_of(range(30)), 0b111 << 30, Way.NONE, 32.0)
+    assert plan._pace.ahead == before
+    assert plan._pace.came_at == 30.0
+    assert plan.site_moved_at == 32.0 > moved_at, "its claims are"
+
+
 def test_who_is_heard_of_again_brings_nothing_new() -> None:
     plan = plan_of("a", "b")
     plan.member_progress("a", 0b11, 0b11, Way.SEEDER, 1.0)
