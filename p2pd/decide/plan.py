@@ -83,6 +83,7 @@ class FetchPlan:
         self._spread = Spread()
         self._all = mask_of(range(layout.stripe_count))
         self._known = self._seen = 0
+        self._has_lost = False
         self._claims = Claims()
         self._fetchers = Fetchers(digest)
         self._owed: dict[int, tuple[str, Since]] = {}
@@ -107,6 +108,7 @@ class FetchPlan:
 
     def member_progress(self, node: str, have: int, claimed: int, way: Way, now: float) -> None:
         """A node that is fetching the blob says how it stands (also its first word)."""
+        self._forget_lost()
         member = self._company.members.get(node)
         is_new = member is None
         if member is None:
@@ -166,7 +168,7 @@ class FetchPlan:
         self._lan.forget(node)
         self._company.holders.discard(node)
         self._end_membership(node)
-        self._forget_lost()
+        self._has_lost = True
 
     def holder_found(self, node: str, now: float) -> None:
         """A node holds the whole blob and can give it."""
@@ -186,7 +188,13 @@ class FetchPlan:
         return member
 
     def _forget_lost(self) -> None:
-        """What only those had that are gone, or give nothing, has yet to come to the site."""
+        """What only those had that are gone, or give nothing, has yet to come to the site.
+
+        Reckoned where it is next looked at, once for all that left by then: a large site may go at once.
+        """
+        if not self._has_lost:
+            return
+        self._has_lost = False
         self._known = self.have | self._company.offer
         self._seen = self._known | self.claimed | self._company.begun
 
@@ -228,6 +236,7 @@ class FetchPlan:
         """This node has a stripe, verified, by either plane. A request for it, if any, is moot."""
         if self.have >> stripe & 1:
             return
+        self._forget_lost()
         began = self.in_flight.pop(stripe, None)
         if began is not None and now - began > self._pace.overdue:
             self._standing.step_back(now)
@@ -319,6 +328,7 @@ class FetchPlan:
         One at which nothing moves (it yields, was refused, or its source hangs) would not use what is
         left to it.
         """
+        self._forget_lost()
         has_all = self._company.offer == self._all
         if has_all or self._way is Way.NONE or now - self.site_moved_at >= self.patience:
             return False
@@ -344,6 +354,7 @@ class FetchPlan:
 
     def decide(self, now: float) -> Decision:
         """Apply the rules of this module to what is known."""
+        self._forget_lost()
         if self._company.members and self._spread.is_slow(now):
             self._standing.step_back(now)
         self._choose_way(now)
@@ -471,7 +482,7 @@ class FetchPlan:
         for node in owing:
             self._fetchers.discard(node)
         self._company.offers_anew()
-        self._forget_lost()
+        self._has_lost = True
         self._see_lan(now)
 
     def _trust(self, node: str) -> None:
