@@ -32,6 +32,7 @@ from p2pd.model.reference import Digest, Repository
 from p2pd.ports.origin import Origin
 from p2pd.ports.store import Partial, Store
 from seeder.metrics import SeederMetrics
+from seeder.turns import Turns
 
 __all__ = ["Transfers"]
 
@@ -77,6 +78,7 @@ class Transfers:
         self._policy = policy or RetryPolicy()
         self._refuse_for = refuse_after_failure
         self._slots = trio.Semaphore(at_once)
+        self._turns = Turns()
         self._rng = rng
         self._metrics = metrics or SeederMetrics()
         self._running: dict[Digest, _Transfer] = {}
@@ -162,7 +164,11 @@ class Transfers:
             while await partial.resume():
                 pass  # readers get meanwhile what was hashed again
             had = partial.frontier
-            await pull_blob(self._origin, repository, partial, policy=self._policy, rng=self._rng)
+            with self._turns.enter(repository, size) as turn:
+                await turn.wait(had)
+                await pull_blob(
+                    self._origin, repository, partial, policy=self._policy, rng=self._rng, turn=turn.wait
+                )
             await partial.commit()
         except P2pdError as error:
             partial.fail(error)

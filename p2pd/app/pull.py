@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import structlog
 import trio
@@ -26,6 +26,12 @@ _DRIP_WINDOW, _DRIP_BYTES = 20.0, 64 * 1024
 _LINGER = 0.02
 """Seconds that bytes wait for company before they are appended: spares the disk, delays nobody."""
 
+Turn = Callable[[int], Awaitable[None]]
+
+
+async def _at_once(_frontier: int) -> None:
+    """Wait for nobody."""
+
 
 async def pull_blob(
     origin: Origin,
@@ -35,10 +41,12 @@ async def pull_blob(
     stop: int | None = None,
     policy: RetryPolicy | None = None,
     rng: Callable[[], float] = random.random,
+    turn: Turn = _at_once,
 ) -> None:
     """Append the bytes [partial.frontier, stop) to `partial`, to its end when `stop` is None.
 
-    Resumes by Range after every failure that `policy` forgives; bytes count as progress. Does not
+    Resumes by Range after every failure that `policy` forgives; bytes count as progress. `turn` is
+    awaited with the frontier before each append: while it lasts, the source is not read. Does not
     commit. Raises the last OriginFault when the policy gives up, StoreError as it comes; what was
     appended by then stays.
     """
@@ -48,7 +56,7 @@ async def pull_blob(
     while partial.frontier < goal:
         before = partial.frontier
         try:
-            await _one_request(origin, repository, partial, goal)
+            await _one_request(origin, repository, partial, goal, turn)
         except OriginFault as error:
             fault = error
         else:
@@ -73,7 +81,9 @@ async def pull_blob(
         await trio.sleep(delay)
 
 
-async def _one_request(origin: Origin, repository: Repository, partial: Partial, goal: int) -> None:
+async def _one_request(
+    origin: Origin, repository: Repository, partial: Partial, goal: int, turn: Turn
+) -> None:
     """Append what one answer holds; when it breaks off, what came before is appended all the same."""
     wanted_from = partial.frontier
     async with origin.open_blob(
@@ -90,7 +100,7 @@ async def _one_request(origin: Origin, repository: Repository, partial: Partial,
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pipe.fill, stream.chunks)
             nursery.start_soon(pipe.watch, nursery.cancel_scope)
-            await pipe.drain(partial)
+            await pipe.drain(partial, turn)
             nursery.cancel_scope.cancel()
         if pipe.error is not None:
             raise pipe.error
@@ -107,6 +117,7 @@ class _Pipe:
         self._buffer = bytearray()
         self._ended = False
         self._came = 0
+        self._was_full = False
         self._changed = trio.Event()
         self.error: P2pdError | None = None
 
@@ -122,6 +133,7 @@ class _Pipe:
                 if self._is_cut and not self._take:
                     break
                 while len(self._buffer) >= _MOST_BUFFERED:
+                    self._was_full = True
                     await self._changed.wait()
         except OriginFault as error:
             self.error = error
@@ -129,17 +141,17 @@ class _Pipe:
         self._tell()
 
     async def watch(self, scope: trio.CancelScope) -> None:
-        """End an answer that only drips. A full buffer is the disk's doing, not the source's."""
+        """End an answer that only drips. A full buffer is not the source's doing."""
         while True:
-            before = self._came
+            before, self._was_full = self._came, len(self._buffer) >= _MOST_BUFFERED
             await trio.sleep(_DRIP_WINDOW)
             came = self._came - before
-            if came < _DRIP_BYTES and len(self._buffer) < _MOST_BUFFERED and not self._ended:
+            if came < _DRIP_BYTES and not self._was_full and not self._ended:
                 self.error = Unavailable(f"the source drips: {came} bytes in {_DRIP_WINDOW:.0f} s")
                 scope.cancel()
                 return
 
-    async def drain(self, partial: Partial) -> None:
+    async def drain(self, partial: Partial, turn: Turn) -> None:
         """Append until the source has ended; an error of the store ends it at once."""
         try:
             while self._buffer or not self._ended:
@@ -149,6 +161,7 @@ class _Pipe:
                     while len(self._buffer) < _APPEND and not self._ended:
                         await self._changed.wait()
                 if self._buffer:
+                    await turn(partial.frontier)
                     data, self._buffer = bytes(self._buffer), bytearray()
                     self._tell()
                     await partial.append(data)

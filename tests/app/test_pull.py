@@ -194,6 +194,24 @@ async def test_a_slow_but_steady_answer_is_borne(partial: MemoryPartial, autojum
     assert len(source.asked) == 1
 
 
+async def test_who_waited_for_its_turn_is_not_said_to_drip(
+    partial: MemoryPartial, autojump_clock: MockClock
+) -> None:
+    source = origin(Step(chunk=512 * 1024, pause=0.5))
+    asked: list[int] = []
+
+    async def turn(frontier: int) -> None:
+        asked.append(frontier)
+        if frontier and trio.current_time() < 39.9:
+            await trio.sleep_until(39.9)
+
+    await pull_blob(source, APP, partial, policy=POLICY, rng=lambda: 0.0, turn=turn)
+    assert len(source.asked) == 1
+    assert asked[0] == 0
+    assert asked == sorted(asked)
+    await partial.commit()
+
+
 async def test_blobs_share_a_connection(store: MemoryStore, nursery: trio.Nursery) -> None:
     registry = FaultRegistry()
     await nursery.start(registry.run)

@@ -104,6 +104,21 @@ async def test_sixteen_callers_are_one_request(bench: Bench, autojump_clock: Moc
     )
 
 
+async def test_an_image_s_layers_come_in_turns(bench: Bench, autojump_clock: MockClock) -> None:
+    bodies = [bytes([number]) * len(BODY) for number in range(3)]
+    digests = [Digest(hashlib.sha256(body).hexdigest()) for body in bodies]
+    bench.origin.blobs.update(zip(digests, bodies, strict=True))
+    bench.origin.steps = [Step(chunk=64 * 1024, pause=0.1)]
+    blobs = [await bench.content.blob(APP, digest) for digest in digests]
+    assert [blob.size for blob in blobs] == 3 * [len(BODY)]
+    assert await read(blobs[1], 0, 1) == bodies[1][:1]
+    assert len(bench.origin.asked) == 2
+    began = trio.current_time()
+    assert await read(blobs[2]) == bodies[2]
+    assert trio.current_time() - began > 1.9 * len(BODY) / (64 * 1024) * 0.1
+    assert len(bench.origin.asked) == 3
+
+
 async def test_a_blob_is_readable_while_it_comes_but_for_its_last_piece(
     bench: Bench, autojump_clock: MockClock
 ) -> None:

@@ -1,0 +1,107 @@
+"""In which order the blobs of an image are pulled: a few abreast, the others in line.
+
+Nodes exchange a segment once its hashes are there, and those come with its last byte. Were all layers
+of an image pulled side by side, each would get to the end of its segment at about the same moment: the
+LAN would have nothing to do until then, and everything at once afterwards.
+
+One repository's blobs stand in one line; repositories do not wait for each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+from p2pd.model.layout import SEGMENT, SMALL_BLOB
+from p2pd.model.reference import Repository
+
+__all__ = ["ABREAST", "IDLE", "TURN", "Turn", "Turns"]
+
+ABREAST = 2
+"""Blobs of a repository that get on at a time: where one waits for its origin, the other uses the WAN."""
+
+TURN = 4 * SEGMENT
+"""Bytes after which a blob goes to the end of the line, so that one large layer holds nobody up for long."""
+
+IDLE = 1.0
+"""Seconds after which a blob to which nothing comes, as its origin stalls, holds up nobody."""
+
+
+class Turns:
+    """The lines of all repositories."""
+
+    def __init__(self) -> None:
+        self._lines: dict[Repository, _Line] = {}
+
+    @contextmanager
+    def enter(self, repository: Repository, size: int) -> Iterator[Turn]:
+        """Stand in line with a blob of `size` bytes. A small one never waits: its turn is over in no time."""
+        line = self._lines.setdefault(repository, _Line())
+        turn = Turn(line, is_free=size <= SMALL_BLOB)
+        line.turns.append(turn)
+        try:
+            yield turn
+        finally:
+            line.turns.remove(turn)
+            line.move()
+            if not line.turns:
+                del self._lines[repository]
+
+
+class _Line:
+    def __init__(self) -> None:
+        self.turns: list[Turn] = []
+        self._moved = trio.Event()
+
+    def move(self) -> None:
+        """Something changed: those who wait look again."""
+        self._moved.set()
+        self._moved = trio.Event()
+
+    async def wait(self) -> None:
+        """Until it moves, or somebody may have become idle."""
+        with trio.move_on_after(IDLE):
+            await self._moved.wait()
+
+
+class Turn:
+    """One blob's place in the line of its repository."""
+
+    def __init__(self, line: _Line, *, is_free: bool) -> None:
+        self._line = line
+        self._is_free = is_free
+        self._is_waiting = False
+        self._began_with: int | None = None
+        self._moved_at = trio.current_time()
+
+    async def wait(self, frontier: int) -> None:
+        """Return when the bytes from `frontier` on may come; to be called before each few of them."""
+        if self._is_free:
+            return
+        self._moved_at = trio.current_time()
+        if self._began_with is None:
+            self._began_with = frontier
+        elif frontier - self._began_with >= TURN:
+            self._began_with = frontier
+            self._line.turns.remove(self)
+            self._line.turns.append(self)
+            self._line.move()
+        self._is_waiting = True
+        try:
+            while self._is_held_up():
+                await self._line.wait()
+        finally:
+            self._is_waiting = False
+            self._moved_at = trio.current_time()
+
+    def _is_held_up(self) -> bool:
+        turns = self._line.turns
+        ahead = turns[: turns.index(self)]
+        return sum(turn._holds_up() for turn in ahead) >= ABREAST
+
+    def _holds_up(self) -> bool:
+        if self._is_free:
+            return False
+        return self._is_waiting or trio.current_time() - self._moved_at <= IDLE
