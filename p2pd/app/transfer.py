@@ -13,6 +13,7 @@ tasks of its own in one nursery that the daemon owns (no client does), share a `
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
 import trio
 
@@ -97,6 +98,8 @@ class Transfer:
         """Whether it is to leave the WAN to another transfer."""
         self.on_wan_left: Callable[[], None] = _nobody_waits
         """Called when others need leave the WAN to it no longer."""
+        self.others_alive_at: Callable[[], float] = lambda: -inf
+        """When bytes last came of what the same source gives beside it."""
 
         self._needs_wan = False
 
@@ -115,6 +118,11 @@ class Transfer:
     def become_urgent(self) -> None:
         """A client waits for it from now on."""
         self._state.is_background = False
+
+    @property
+    def alive_at(self) -> float:
+        """When bytes of it last came, to anybody as far as is known."""
+        return self._state.alive_at
 
     @property
     def is_using_wan(self) -> bool:
@@ -262,7 +270,7 @@ class Transfer:
         window = plan.window()
         for index in window:
             self._segments.work_on(index)
-        plan.is_cold = self._is_cold(window, now)
+        plan.seeder_is(now, is_cold=self._is_cold(window, now))
         # A cold seeder pulls all layers of an image at once: to leave one behind would leave the WAN idle.
         plan.is_behind = self.is_behind() and not plan.is_cold
         decision = plan.decide(now)
@@ -288,6 +296,9 @@ class Transfer:
             state.alive_at = now
             state.live.set()
             return
+        if plan.is_cold and plan.open_way is Way.SEEDER:
+            # A cold seeder pulls an image's layers in turns: they all wait while any of them gets on.
+            state.alive_at = max(state.alive_at, self.others_alive_at())
         fault = state.last_fault
         has_source = plan.way is not Way.NONE or any(plan.members) or any(plan.holders)
         if not has_source and not state.live.is_set() and isinstance(fault, REFUSALS):

@@ -13,6 +13,7 @@ every node applies to its own view of the swarm:
    take over a stripe that was due or claimed, and passed by a higher one, for `patience` while the
    site was getting on; the lowest missing one also when nothing came to the site for that long (so
    that a WAN that is cut costs one stripe, not one a node). Each further `patience` admits one more.
+   While the blob is cold nothing is late: its source is what all wait for.
 4. A node whose claim was overtaken, or whose fetched stripes reach nobody, leaves the WAN to the others
    for a while, and says so (p2pd.decide.standing): a slow node costs a delay now and then, not one a stripe.
 5. A blob that `is_behind` another, a lower layer of the same image, is fetched one stripe at a time.
@@ -91,6 +92,7 @@ class FetchPlan:
         self.is_behind = False
         self.is_cold = False
         self._pace = Pace(now)
+        self._cold_until = self._pace.since(now)
         self._lan = LanTrust(now)
         self._company = Company(self._all, self._lan.muted)
         self._window_of = (-1, 0)
@@ -220,6 +222,12 @@ class FetchPlan:
             if way is Way.SEEDER:
                 self._fetchers.add(self._me)
 
+    def seeder_is(self, now: float, *, is_cold: bool) -> None:
+        """Whether it is itself still pulling what this node wants next; to be told before each decision."""
+        self.is_cold = is_cold
+        if is_cold:
+            self._cold_until = self._pace.since(now)
+
     def started(self, stripe: int, now: float) -> None:
         """This node began to fetch a stripe."""
         self.in_flight[stripe] = now
@@ -238,7 +246,7 @@ class FetchPlan:
             return
         self._forget_lost()
         began = self.in_flight.pop(stripe, None)
-        if began is not None and now - began > self._pace.overdue:
+        if began is not None and self._is_overdue(began, now):
             self._standing.step_back(now)
         if self._received >> stripe & 1:
             if self._way is Way.ORIGIN and not self._known >> stripe & 1:
@@ -396,10 +404,14 @@ class FetchPlan:
         """Requests that are late at a node that stands back: while they are told of, nobody else begins."""
         if self._way is self._open_way:
             return ()
-        late = tuple(stripe for stripe, began in self.in_flight.items() if now - began > self._pace.overdue)
+        late = tuple(stripe for stripe, began in self.in_flight.items() if self._is_overdue(began, now))
         for stripe in late:
             del self.in_flight[stripe]
         return late
+
+    def _is_overdue(self, began: float, now: float) -> bool:
+        """Whether this node, or its way, is slow: not while all wait for the source."""
+        return now - max(began, self._cold_until.at) > self._pace.overdue
 
     def _by_rank(self, missing: int, now: float, wakes: list[float]) -> tuple[int, ...]:
         """Own stripes and late ones, lowest first, among the next few that the site lacks."""
@@ -418,7 +430,7 @@ class FetchPlan:
             claimants = self._claims.on(stripe, self._lan.muted)
             order = [node for node in self._fetchers.rank(stripe) if node not in claimants]
             if claimants:
-                since, clocked = max(claimants.values()), True
+                since, clocked = max(*claimants.values(), self._cold_until), True
             else:
                 owner = order.pop(0)
                 next_up[owner] += 1

@@ -383,8 +383,32 @@ def test_of_a_cold_blob_each_fetches_what_it_owns() -> None:
     plan.member_progress("a", 0, waiting, Way.SEEDER, 0.0)
     mine = [s for s in owned_by("me", "a", stripes=range(LONG.stripe_count)) if not waiting >> s & 1]
     assert fetch(plan, 1.0) == ()
-    plan.is_cold = True
+    plan.seeder_is(1.0, is_cold=True)
     assert fetch(plan, 1.0) == tuple(mine[:2])
+
+
+def test_while_a_blob_is_cold_no_claim_ages() -> None:
+    """All wait for its source: who takes over gets the same bytes no sooner, and pays for them twice."""
+    stripe = owned_by("a", "me")[0]
+    plan = plan_of("a", have=ALL & ~(1 << stripe))
+    plan.member_progress("a", 0, 1 << stripe, Way.SEEDER, 0.0)
+    plan.seeder_is(3 * PATIENCE_AT_FIRST, is_cold=True)
+    assert plan.decide(3 * PATIENCE_AT_FIRST).fetch == ()
+    plan.seeder_is(3 * PATIENCE_AT_FIRST, is_cold=False)
+    assert plan.decide(4 * PATIENCE_AT_FIRST - 0.1).fetch == ()
+    assert plan.decide(4 * PATIENCE_AT_FIRST).fetch == (stripe,)
+
+
+def test_while_a_blob_is_cold_no_request_is_a_burden() -> None:
+    plan = plan_of("a", layout=LONG)
+    mine = owned_by("me", "a")[0]
+    fetch(plan, 0.0)
+    late = 3 * PATIENCE_AT_FIRST
+    plan.member_progress("a", 1 << mine, 1 << mine, Way.SEEDER, late)
+    plan.seeder_is(late, is_cold=True)
+    plan.gained(mine, late + 0.1)
+    assert plan.decide(late + 0.1).fetch
+    assert plan.way is Way.SEEDER
 
 
 # Rule 4: who is a burden leaves the WAN to others.
