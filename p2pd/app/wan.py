@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
+from math import inf
 from typing import TypeVar
 
 import structlog
@@ -50,6 +51,8 @@ class _Rung:
         self.deadline = deadline
         self.is_origin = is_origin
         self.reach = Reach()
+        self.came_at: dict[str, float] = {}
+        """When bytes of a blob last came, by registry."""
 
     def is_up(self, repository: Repository) -> bool:
         return self.reach.is_up(repository.registry, trio.current_time())
@@ -59,6 +62,8 @@ class _Attempt:
     """One request. What breaks after the answer's headers is not the fault of who sent them."""
 
     has_headers = False
+    moved_at = inf
+    """When headers or bytes last came."""
 
 
 class Wan:
@@ -178,7 +183,7 @@ class Wan:
             self._counted(rung, repository) as attempt,
             rung.source.open_blob(repository, digest, start, stop) as stream,
         ):
-            attempt.has_headers = True
+            attempt.has_headers, attempt.moved_at = True, trio.current_time()
             if stream.size != size:
                 raise WrongContent(f"{rung.name} says that {digest} has {stream.size} bytes, not {size}")
             if stream.stop <= start:
@@ -191,6 +196,7 @@ class Wan:
                 async for chunk in stream.chunks:
                     had_to_wait = trio.current_time() - asked_at > _AT_ONCE
                     on_bytes(len(chunk))
+                    rung.came_at[repository.registry] = attempt.moved_at = trio.current_time()
                     came += len(chunk)
                     if part := chunk[skip:] if skip else chunk:
                         parts.append(part)
@@ -295,7 +301,11 @@ class Wan:
             raise
         except OriginFault as error:
             beyond = error.beyond_seeder or attempt.has_headers
-            self._note_failure(rung, repository, error, beyond=beyond)
+            if rung.came_at.get(repository.registry, -inf) > attempt.moved_at:
+                # Bytes of others came meanwhile: this one blob waits, as layers do in a cold seeder's line.
+                self._metrics.wan_failures.labels(rung.name, repository.registry).inc()
+            else:
+                self._note_failure(rung, repository, error, beyond=beyond)
             raise
         self._note(rung, rung.reach.succeeded(repository.registry))
 

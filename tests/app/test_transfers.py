@@ -9,6 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from p2pd.app.transfer import STALL
 from p2pd.app.transfers import FAILURE_REMEMBERED, SOURCE_DEADLINE
 from p2pd.decide.plan import Way
 from p2pd.model.content import Place
@@ -242,6 +243,29 @@ async def test_an_upper_layer_goes_on_as_soon_as_the_lower_one_is_asked_for(
         await trio.sleep(0.06)
         assert not upper.plan.is_behind
         assert len(upper.plan.in_flight) > 1
+
+
+async def test_a_layer_waits_its_turn_at_a_cold_seeder_while_another_gets_on(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Most nodes ask for nothing of a layer so small: they have no answer of their own that shows life."""
+    async with open_site(tmp_path) as site:
+        nodes = [site.join(number) for number in range(1, 7)]
+        await site.met()
+        first, last = random.Random(1).randbytes(40 * MIB), random.Random(2).randbytes(MIB + 1)
+        site.seeder.bytes_s = MIB // 2
+        begun, waits = site.seeder.put(first), site.seeder.put(last)
+        site.seeder.line[waits] = trio.Event()
+        for node in nodes:
+            await node.transfers.obtain(REPOSITORY, begun, len(first))
+        late = [await node.transfers.obtain(REPOSITORY, waits, len(last)) for node in nodes]
+        await trio.sleep(2 * STALL)
+        assert all(transfer.failure is None for transfer in late)
+        assert all(node.site.wan.way(REPOSITORY) is Way.SEEDER for node in nodes)
+        site.seeder.line[waits].set()
+        for transfer in late:
+            await transfer.ended.wait()
+        assert [transfer.failure for transfer in late] == 6 * [None]
 
 
 async def test_a_lower_layer_that_yields_holds_up_none(tmp_path: Path, autojump_clock: MockClock) -> None:

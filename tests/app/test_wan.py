@@ -28,7 +28,7 @@ from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.model.upstream import UpstreamSpec
 from p2pd.ports.origin import BlobStream
 from seeder.service import ANSWER_WITHIN
-from tests.support.memory_origin import MemoryOrigin
+from tests.support.memory_origin import LINE_PATIENCE, MemoryOrigin
 from tests.support.memory_site import REPOSITORY
 
 BODY = bytes(range(256)) * 2000
@@ -308,6 +308,26 @@ async def test_a_body_that_breaks_off_is_not_the_seeders_death(autojump_clock: M
     assert ladder.wan.way(OTHER) is Way.SEEDER
     counted = ladder.metrics.registry.get_sample_value("p2pd_wan_bytes_total", {"source": "s0"})
     assert counted == 64 * 1024, "what came before crossed the WAN all the same"
+
+
+async def test_a_blob_that_waits_while_others_come_takes_nobody_down(autojump_clock: MockClock) -> None:
+    ladder = Ladder()
+    seeder = ladder.seeders[0]
+    waiting = seeder.put(BODY[::-1])
+    seeder.line[waiting] = trio.Event()
+    seeder.bytes_s = len(BODY) / (2 * LINE_PATIENCE)
+
+    async def read(digest: Digest) -> None:
+        await ladder.wan.read_range(Way.SEEDER, REPOSITORY, digest, len(BODY), (0, len(BODY)), lambda _: None)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read, ladder.digest)
+        with pytest.raises(Unavailable):
+            await read(waiting)
+        assert ladder.wan.way(REPOSITORY) is Way.SEEDER
+    with pytest.raises(Unavailable):
+        await read(waiting)
+    assert ladder.wan.way(REPOSITORY) is Way.ORIGIN, "nothing else came meanwhile"
 
 
 async def test_the_seeder_answers_before_a_node_gives_it_up() -> None:

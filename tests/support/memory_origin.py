@@ -9,6 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 
 import trio
 
+from p2pd.io.seeder_client import SEGMENT_WAIT
 from p2pd.model.content import Descriptor, Manifest
 from p2pd.model.errors import NotFound, P2pdError, Unavailable, fresh
 from p2pd.model.layout import Layout, SegmentMeta
@@ -21,6 +22,9 @@ CHUNK = 64 * 1024
 BUFFER = 512 * 1024
 """Bytes that the kernel keeps for who does not read."""
 
+LINE_PATIENCE = 20.0
+"""Seconds without a byte for which who reads waits (p2pd.io.http)."""
+
 
 def digest_of(data: bytes) -> Digest:
     return Digest(hashlib.sha256(data).hexdigest())
@@ -30,7 +34,7 @@ class MemoryOrigin:
     """`SeederOrigin` over a dict. `fault`, when set, is raised by every call; it is set
     to Unavailable once `fault_after` bytes were given. One that `is_silent` never answers for a
     segment or a blob, and says so to nobody; one that `hangs_for` seconds does not answer for so long, and
-    has then failed.
+    has then failed. A blob in `line` it has yet to get itself: it answers, and nothing comes until then.
 
     `bytes_s` limits all streams together; `given` counts blob bytes, `asked` calls by name.
     """
@@ -43,6 +47,7 @@ class MemoryOrigin:
         self.fault_after: int | None = None
         self.is_silent = False
         self.hangs_for: float | None = None
+        self.line: dict[Digest, trio.Event] = {}
         self.bytes_s = bytes_s
         self.given: Counter[Digest] = Counter()
         self.asked: Counter[str] = Counter()
@@ -91,6 +96,7 @@ class MemoryOrigin:
     async def _chunks(
         self, digest: Digest, data: bytes, start: int, stop: int
     ) -> AsyncGenerator[bytes, None]:
+        await self._turn(digest, LINE_PATIENCE)
         position, read_at = start, trio.current_time()
         while position < stop:
             # As from a socket: who comes back later finds more.
@@ -123,6 +129,7 @@ class MemoryOrigin:
     async def segment(self, repository: Repository, digest: Digest, size: int, index: int) -> SegmentMeta:
         self._check("segment")
         await self._answer()
+        await self._turn(digest, SEGMENT_WAIT)
         cut = Layout(size).segment(index)
         data = self._blob(digest)[cut.offset : cut.offset + cut.length]
         pieces = range(0, cut.length, cut.piece_length)
@@ -136,6 +143,13 @@ class MemoryOrigin:
             await trio.sleep(self.hangs_for)
             raise Unavailable("it cannot be connected to in time")
         await trio.lowlevel.checkpoint()
+
+    async def _turn(self, digest: Digest, within: float) -> None:
+        with trio.move_on_after(within):
+            if digest in self.line:
+                await self.line[digest].wait()
+            return
+        raise Unavailable("nothing came in time")
 
     def _check(self, call: str) -> None:
         self.asked[call] += 1
