@@ -16,8 +16,9 @@ from benchmarks.simulator.lan import Lan
 from benchmarks.simulator.node import UPLOADS, Flow, Node
 from benchmarks.simulator.wan import Wan
 from p2pd.decide.bits import iter_bits, mask_of
-from p2pd.decide.plan import IN_FLIGHT, FetchPlan, Way
+from p2pd.decide.plan import FetchPlan, Way
 from p2pd.decide.report import REPORT_EVERY
+from p2pd.decide.turn import IN_FLIGHT
 from p2pd.model.layout import Layout
 from p2pd.model.reference import Digest
 

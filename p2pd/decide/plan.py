@@ -23,7 +23,6 @@ every node applies to its own view of the swarm:
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from math import inf
@@ -34,19 +33,18 @@ from p2pd.decide.company import Company, Member, Way
 from p2pd.decide.election import LEAD_PATIENCE, LISTEN, Election
 from p2pd.decide.fetchers import Fetchers
 from p2pd.decide.lan import LanTrust
-from p2pd.decide.pace import Pace, Since
+from p2pd.decide.pace import Pace
 from p2pd.decide.report import REPORT_EVERY
 from p2pd.decide.standing import Spread, Standing
+from p2pd.decide.turn import IN_FLIGHT, Lack, Turn
 from p2pd.model.layout import Layout
 from p2pd.model.reference import Digest
 
 __all__ = ["Decision", "FetchPlan", "Way"]
 
-IN_FLIGHT = (2, 6)
 LOOKAHEAD = 3
 SETTLE = 0.5
 _SOONEST = 0.01
-_AT_WORK = 1.0
 _NEEDED = 10.0
 
 
@@ -75,7 +73,6 @@ class FetchPlan:
         self.layout = layout
         self.have = 0
         self.in_flight: dict[int, float] = {}
-        self.takeovers = 0
         self._received = 0
         self._me = me
         self._way = self._open_way = way
@@ -87,7 +84,6 @@ class FetchPlan:
         self._has_lost = False
         self._claims = Claims()
         self._fetchers = Fetchers(digest)
-        self._owed: dict[int, tuple[str, Since]] = {}
         self._hold_until = now
         self.is_behind = False
         self.is_cold = False
@@ -95,6 +91,7 @@ class FetchPlan:
         self._cold_until = self._pace.since(now)
         self._lan = LanTrust(now)
         self._company = Company(self._all, self._lan.muted)
+        self._turn = Turn(me, self._fetchers, self._claims, self._company, self._pace, self._lan.muted)
         self._window_of = (-1, 0)
         self._election = Election(digest, me)
         if way is Way.SEEDER:
@@ -264,7 +261,7 @@ class FetchPlan:
     def stood_still(self, now: float) -> None:
         """This node did nothing for a while: that the LAN brought nothing proves nothing."""
         self._lan.begin_anew(now)
-        self._owed.clear()
+        self._turn.forget()
 
     def failed(self, stripe: int, now: float, retry_after: float) -> None:
         """A fetch of this node failed; it begins no other for `retry_after` seconds."""
@@ -318,6 +315,11 @@ class FetchPlan:
     def holders(self) -> Collection[str]:
         """Other nodes that hold the blob."""
         return self._company.holders
+
+    @property
+    def takeovers(self) -> int:
+        """How many stripes it fetched in place of another node."""
+        return self._turn.takeovers
 
     @property
     def patience(self) -> float:
@@ -391,10 +393,9 @@ class FetchPlan:
             wakes.append(self._hold_until)
         else:
             ranks = True
-            missing = self._window_mask() & ~self.claimed & ~self._company.offer
-            fetch = self._by_rank(missing, now, wakes)
+            fetch = self._begin(now, wakes)
         if not ranks:
-            self._owed.clear()
+            self._turn.forget()
         if not lead:
             self._election.stand_down()
         wake_at = min(wakes)
@@ -413,54 +414,15 @@ class FetchPlan:
         """Whether this node, or its way, is slow: not while all wait for the source."""
         return now - max(began, self._cold_until.at) > self._pace.overdue
 
-    def _by_rank(self, missing: int, now: float, wakes: list[float]) -> tuple[int, ...]:
-        """Own stripes and late ones, lowest first, among the next few that the site lacks."""
+    def _begin(self, now: float, wakes: list[float]) -> tuple[int, ...]:
+        """Stripes to fetch now (p2pd.decide.turn)."""
         room = self._room()
         if not room:
             return ()
-        fetch: list[int] = []
-        owed: dict[int, tuple[str, Since]] = {}
-        next_up: Counter[str] = Counter()
+        lacking = ~self.claimed & ~self._company.offer
         pending = self.claimed & ~self.have & ~self._company.offer
-        due: float = self._ahead - pending.bit_count()
-        if self.is_cold:
-            due = inf
-        lowest = (missing & -missing) < (pending & -pending) or not pending
-        for stripe in iter_bits(missing):
-            claimants = self._claims.on(stripe, self._lan.muted)
-            order = [node for node in self._fetchers.rank(stripe) if node not in claimants]
-            if claimants:
-                since, clocked = max(*claimants.values(), self._cold_until), True
-            else:
-                owner = order.pop(0)
-                next_up[owner] += 1
-                owed[stripe] = known = self._owed_since(stripe, owner, now)
-                since, clocked = known[1], not self._is_about_to(owner, next_up[owner], now)
-            late_at, admitted = self._pace.lateness(stripe, since, now, lowest=lowest, clocked=clocked)
-            is_own = not claimants and owner == self._me
-            if len(fetch) < room and (is_own or self._me in self._fetchers.admitted(order, admitted)):
-                fetch.append(stripe)
-                self.takeovers += not is_own
-            if not admitted:
-                due -= 1
-            wakes.append(late_at)
-            lowest = False
-            if due <= 0:
-                break
-        self._owed = owed
-        return tuple(fetch)
-
-    def _is_about_to(self, owner: str, place: int, now: float) -> bool:
-        """Whether the owner is at work and comes to this stripe next: to take it over then is a race."""
-        member = self._company.members.get(owner)
-        if member is None or place > IN_FLIGHT[0]:
-            return False
-        return member.flying != 0 or now - member.active_at < _AT_WORK
-
-    def _owed_since(self, stripe: int, owner: str, now: float) -> tuple[str, Since]:
-        """Who owes an unclaimed stripe, and since when that node does."""
-        known = self._owed.get(stripe)
-        return known if known is not None and known[0] == owner else (owner, self._pace.since(now))
+        lack = Lack(self._window_mask() & lacking, pending, inf if self.is_cold else self._ahead)
+        return self._turn.choose(lack, room, self._cold_until, now, wakes)
 
     # What the rules look at.
 

@@ -11,8 +11,9 @@ from p2pd.decide.election import LEAD_PATIENCE, LISTEN
 from p2pd.decide.fetchers import FETCHERS
 from p2pd.decide.ownership import object_key, ranked, stripe_key
 from p2pd.decide.pace import Pace
-from p2pd.decide.plan import IN_FLIGHT, LOOKAHEAD, SETTLE, FetchPlan, Way
+from p2pd.decide.plan import LOOKAHEAD, SETTLE, FetchPlan, Way
 from p2pd.decide.standing import Standing
+from p2pd.decide.turn import IN_FLIGHT
 from p2pd.model.layout import Layout
 from p2pd.model.reference import Digest
 
