@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container
+from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -74,11 +74,7 @@ class Company:
     @property
     def begun(self) -> int:
         """What members have or fetch."""
-        begun = 0
-        for node, member in self.members.items():
-            if node not in self._muted:
-                begun |= member.claimed | member.have
-        return begun
+        return self._of_all(lambda member: member.claimed | member.have)
 
     def offers_more(self, node: str) -> bool:
         """A member gives more than before, or is muted no longer; whether the offer grew by that."""
@@ -93,10 +89,14 @@ class Company:
         return changed
 
     def _offer_of_members(self) -> int:
-        offer = 0
-        for node in self.members:
-            offer |= self.given_by(node)
-        return offer
+        return self._of_all(lambda member: member.have)
+
+    def _of_all(self, part: Callable[[Member], int]) -> int:
+        bits = 0
+        for node, member in self.members.items():
+            if node not in self._muted:
+                bits |= part(member)
+        return bits
 
     def way_of(self, node: str) -> Way:
         """By which way it fetches; none where it is no member."""
