@@ -43,6 +43,10 @@ ASKED = 2
 META_PATIENCE = 6.0
 """Seconds after which a node that leaves the WAN to others asks the seeder for hashes all the same."""
 
+SEEDER_FIRST = 0.5
+"""Seconds that a seeder has to tell hashes before peers are asked, too: its word is the one that counts, and
+where it has the bytes it is there before the first of theirs. A site of 16 asks 240 times less a segment."""
+
 ASK_FOLLOWED = 0.5
 ALL_FOLLOWED = 3
 """In every such round all followed fetchers are asked for hashes, else as many as must say the same."""
@@ -241,6 +245,8 @@ class Meeting:
         return self._metadata.known[index]
 
     async def _ask_peers(self, index: int) -> None:
+        if self._state.plan.open_way is Way.SEEDER:
+            await trio.sleep(SEEDER_FIRST)
         asked: set[str] = set()
         rounds = 0
         while True:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import trio
 from trio.testing import MockClock
 
-from p2pd.app.meeting import REJOIN, REPLY
+from p2pd.app.meeting import REJOIN, REPLY, SEEDER_FIRST
 from p2pd.model.layout import MIB
 from p2pd.model.messages import Join, Reply, Request
 from p2pd.ports.peers import Peer
@@ -60,3 +61,30 @@ async def test_peers_are_not_joined_again_for_what_nobody_has(
             await one.transfers.obtain(REPOSITORY, digest, len(body))
         await trio.sleep(4 * REJOIN)
         assert 1 <= len(joined) <= 2, "once, and again where the other had not loaded it yet"
+
+
+@pytest.mark.parametrize("is_silent", [False, True])
+async def test_peers_are_asked_for_hashes_where_the_seeder_does_not_tell_them_at_once(
+    tmp_path: Path, autojump_clock: MockClock, is_silent: bool
+) -> None:
+    asked: list[float] = []
+    async with open_site(tmp_path, swarm=True) as site:
+        node, holder = site.join(1), site.join(2)
+        await site.met()
+        digest = site.seeder.put(BODY)
+        await holder.store.write(digest, BODY)
+        site.seeder.is_silent = is_silent
+        answer = holder.service.answer
+
+        async def noted(peer: Peer, request: Request) -> Reply:
+            if isinstance(request, Join) and not request.knows_hashes:
+                asked.append(trio.current_time())
+            return await answer(peer, request)
+
+        holder.service.answer = noted  # type: ignore[method-assign] # it listens
+        began = trio.current_time()
+        transfer = await node.transfers.obtain(REPOSITORY, digest, len(BODY))
+        await transfer.ended.wait()
+        assert transfer.failure is None
+        assert bool(asked) == is_silent
+        assert all(at - began >= SEEDER_FIRST for at in asked)
