@@ -30,12 +30,13 @@ _NEVER_CALLED = {
     "h2": ("events",),
     "h2.events": (),
     "hypercorn.protocol.h2": ("H2Protocol",),
+    "hypercorn.protocol.ws_stream": ("WSStream",),
     "multiprocessing.synchronize": ("Event",),
     "html": ("escape",),
 }
 """What libraries import, and the names that they want of it, for what a daemon never does: speak HTTP/2
-(Hypercorn; the tables of header compression alone are 2.4 MB), start workers (Hypercorn), show tracebacks
-as web pages (Starlette). Nobody reaches these names afterwards."""
+(Hypercorn; the tables of header compression alone are 2.4 MB) or WebSocket (0.5 MB), start workers
+(Hypercorn), show tracebacks as web pages (Starlette). Nobody reaches these names afterwards."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,8 +96,6 @@ class _Registry:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1003})
         else:
             await self._answer(scope, Response(send, scope["method"] == "HEAD"))
 

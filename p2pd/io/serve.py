@@ -19,7 +19,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import structlog
 import trio
@@ -240,6 +240,21 @@ def _not_listening(host: str, port: int, error: OSError | UnicodeError) -> OurFa
     return ConfigError(says) if isinstance(error, UnicodeError | PermissionError) else OurFault(says)
 
 
+class _HangUp(Exception):
+    """The client wants to speak something else."""
+
+
+class _Protocol(H11Protocol):
+    """Without WebSocket, which nothing here speaks: the daemons leave its library out (p2pd.app.launch)."""
+
+    async def _create_stream(self, request: Any) -> None:
+        if any(
+            name == b"upgrade" and value.strip().lower() == b"websocket" for name, value in request.headers
+        ):
+            raise _HangUp
+        await super()._create_stream(request)
+
+
 class _Connection:
     """One client. Stands where Hypercorn's `TCPServer` does: feeds its protocol, sends what that says."""
 
@@ -284,7 +299,7 @@ class _Connection:
 
     async def _converse(self) -> None:
         async with TaskGroup() as self._tasks:
-            self._protocol = H11Protocol(
+            self._protocol = _Protocol(
                 self._app,
                 self._config,
                 self._context,
@@ -312,7 +327,7 @@ class _Connection:
                 try:
                     with trio.CancelScope() as self._feeding:
                         await self._protocol.handle(RawData(bytes(data)))
-                except (H2CProtocolRequiredError, H2ProtocolAssumedError):
+                except (H2CProtocolRequiredError, H2ProtocolAssumedError, _HangUp):
                     return
             if not data:
                 return
