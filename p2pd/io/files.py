@@ -21,7 +21,6 @@ __all__ = [
     "ensure_dir",
     "open_readonly",
     "read_at",
-    "read_part",
     "read_into",
     "read_sound",
     "replace_file",
@@ -180,9 +179,3 @@ def disk_errors(doing: str) -> Iterator[None]:
         hint = _HINTS.get(error.errno or 0)
         line = f"cannot {doing}: {why}" + (f"; {hint}" if hint else "")
         raise (StoreFull if error.errno in _NO_ROOM else StoreError)(line) from error
-
-
-def read_part(path: Path, start: int, stop: int) -> bytes:
-    """Bytes [start, stop) of a file, fewer where it ends. Raises StoreError."""
-    with disk_errors(f"read {path.name}"):
-        return read_at(open_readonly(path), start, stop - start)

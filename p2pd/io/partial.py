@@ -132,13 +132,14 @@ class FilePartial:
         if data:
             await self._add(partial(self._write, work, data, b""))
 
-    async def append_segment(self, staged: Path, meta: SegmentMeta) -> None:
-        """Copy a whole staged segment. Where the frontier is inside it already, copy the rest of it."""
+    async def append_segment(self, staged: Path, meta: SegmentMeta, pieces: int | None = None) -> None:
         work = self._writable()
         if (meta.digest, meta.blob_size) != (self._digest, self._size) or not meta.is_consistent:
             raise StoreError(f"metadata of segment {meta.index} does not fit {self._digest}")
         segment = meta.segment
         end = segment.offset + segment.length
+        if pieces is not None:
+            end = min(end, segment.offset + pieces * segment.piece_length)
         if not segment.offset <= self._frontier < end:
             raise StoreError(
                 f"{self._digest}: segment {meta.index} is not next, {self._frontier} bytes are there"

@@ -83,8 +83,11 @@ class Partial(Protocol):
         """Write and hash the next bytes; raises WrongContent past `size`, StoreError, StoreFull."""
         ...
 
-    async def append_segment(self, staged: Path, meta: SegmentMeta) -> None:
-        """Copy the rest of a whole staged segment that `frontier` lies in, reusing its piece hashes."""
+    async def append_segment(self, staged: Path, meta: SegmentMeta, pieces: int | None = None) -> None:
+        """Copy the rest of a staged segment that `frontier` lies in, reusing its piece hashes.
+
+        `pieces`: how many it has from its start on, where it is not whole yet; beyond these it is not read.
+        """
         ...
 
     def hash_so_far(self) -> Hasher:

@@ -15,7 +15,6 @@ from p2pd.io.files import (
     ensure_dir,
     open_readonly,
     read_at,
-    read_part,
     replace_file,
 )
 from p2pd.model.errors import StoreError, StoreFull
@@ -89,13 +88,3 @@ def test_descriptor_is_closed_with_its_last_reference(tmp_path: Path) -> None:
     del file
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)
-
-
-def test_a_part_of_a_file_is_read_or_the_error_is_ours(tmp_path: Path) -> None:
-    path = tmp_path / "segment"
-    path.write_bytes(b"0123456789")
-    assert read_part(path, 2, 5) == b"234"
-    assert read_part(path, 8, 50) == b"89"
-    path.unlink()
-    with pytest.raises(StoreError, match="cannot read segment"):
-        read_part(path, 0, 1)

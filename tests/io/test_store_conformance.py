@@ -358,6 +358,27 @@ async def test_a_segment_begun_is_completed_from_its_staged_file(store: Store) -
     assert store.size_of(digest_of(body)) == LARGE
 
 
+async def test_a_segment_is_appended_as_its_pieces_come(store: Store) -> None:
+    body = BODY[:LARGE]
+    piece = Layout(LARGE).piece_length
+    partial = await store.begin(digest_of(body), LARGE)
+    staged = store.staged_path(digest_of(body), 0)
+    staged.write_bytes(body[: 2 * piece])
+    await partial.append_segment(staged, meta(body, 0), 1)
+    assert partial.frontier == piece
+    with pytest.raises(StoreError):
+        await partial.append_segment(staged, meta(body, 0), 1)
+    await partial.append_segment(staged, meta(body, 0), 2)
+    assert partial.frontier == 2 * piece
+    with pytest.raises(StoreError):
+        await partial.append_segment(staged, meta(body, 0), 3)
+    staged.write_bytes(body)
+    await partial.append_segment(staged, meta(body, 0), Layout(LARGE).stripe_count)
+    assert partial.segment_meta(0) == meta(body, 0)
+    await partial.commit()
+    await partial.aclose()
+
+
 async def test_segments_that_do_not_fit_are_refused(store: Store) -> None:
     body = BODY[:LARGE]
     digest = digest_of(body)

@@ -83,12 +83,13 @@ class MemoryPartial:
         self._body += data
         self._growth.unpark_all()
 
-    async def append_segment(self, staged: Path, meta: SegmentMeta) -> None:
+    async def append_segment(self, staged: Path, meta: SegmentMeta, pieces: int | None = None) -> None:
         self._check_writable()
         if (meta.digest, meta.blob_size) != (self._digest, self._size) or not meta.is_consistent:
             raise StoreError("metadata does not fit")
         segment = meta.segment
-        if not segment.offset <= len(self._body) < segment.offset + segment.length:
+        length = segment.length if pieces is None else min(segment.length, pieces * segment.piece_length)
+        if not segment.offset <= len(self._body) < segment.offset + length:
             raise StoreError("the segment is not next")
         # Not in a thread: virtual time would go on meanwhile.
         await trio.lowlevel.checkpoint()
@@ -96,9 +97,9 @@ class MemoryPartial:
             data = staged.read_bytes()  # noqa: ASYNC240
         except OSError as error:
             raise StoreError(f"cannot read {staged}") from error
-        if len(data) < segment.length:
+        if len(data) < length:
             raise StoreError("the staged segment is too short")
-        await self.append(data[len(self._body) - segment.offset : segment.length])
+        await self.append(data[len(self._body) - segment.offset : length])
 
     def hash_so_far(self) -> Hasher:
         return hashlib.sha256(self._body)
