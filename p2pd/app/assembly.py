@@ -16,8 +16,8 @@ __all__ = ["Assembly"]
 log = structlog.get_logger()
 
 DRIP = 1.0
-"""Seconds after which pieces are delivered although their segment is not whole yet. Half of that cost a twentieth
-more CPU where CPU is short; without it all would be hashed and written at the segment's end, at every node."""
+"""Seconds after which pieces are delivered although their segment is not whole yet. Half of that cost a
+twentieth more CPU where CPU is short; without it each segment's end would be a burst of work everywhere."""
 
 
 class Assembly:

@@ -121,6 +121,8 @@ class Meeting:
         state = self._state
         if have or (claimed and not waits):
             state.live.set()
+        if claimed and not waits:
+            state.bytes_came_elsewhere()
         if state.plan.site_moved_at > moved_at and not waits:
             state.alive_at = state.plan.site_moved_at
 

@@ -37,7 +37,13 @@ class Stripes:
         cut = state.layout.stripe(stripe)
         span = (cut.start, cut.stop)
         return await state.site.wan.read_range(
-            state.plan.open_way, state.repository, state.digest, state.layout.size, span, state.bytes_came
+            state.plan.open_way,
+            state.repository,
+            state.digest,
+            state.layout.size,
+            span,
+            state.bytes_came,
+            state.others_came_at,
         )
 
     def take(self, stripe: int, data: bytes) -> None:

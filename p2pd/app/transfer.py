@@ -13,7 +13,6 @@ tasks of its own in one nursery that the daemon owns (no client does), share a `
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf
 
 import trio
 
@@ -98,8 +97,6 @@ class Transfer:
         """Whether it is to leave the WAN to another transfer."""
         self.on_wan_left: Callable[[], None] = _nobody_waits
         """Called when others need leave the WAN to it no longer."""
-        self.others_alive_at: Callable[[], float] = lambda: -inf
-        """When bytes last came of what the same source gives beside it."""
 
         self._needs_wan = False
 
@@ -120,9 +117,13 @@ class Transfer:
         self._state.is_background = False
 
     @property
-    def alive_at(self) -> float:
+    def bytes_at(self) -> float:
         """When bytes of it last came, to anybody as far as is known."""
-        return self._state.alive_at
+        return self._state.bytes_at
+
+    def is_beside(self, others_came_at: Callable[[], float]) -> None:
+        """Be told when bytes last came of what the same source gives beside it."""
+        self._state.others_came_at = others_came_at
 
     @property
     def is_using_wan(self) -> bool:
@@ -298,7 +299,7 @@ class Transfer:
             return
         if plan.is_cold and plan.open_way is Way.SEEDER:
             # A cold seeder pulls an image's layers in turns: they all wait while any of them gets on.
-            state.alive_at = max(state.alive_at, self.others_alive_at())
+            state.alive_at = max(state.alive_at, state.others_came_at())
         fault = state.last_fault
         has_source = plan.way is not Way.NONE or any(plan.members) or any(plan.holders)
         if not has_source and not state.live.is_set() and isinstance(fault, REFUSALS):

@@ -58,7 +58,9 @@ class TransferState:
         self.wan_bytes = 0
         self.alive_at = now
         """When the last byte came to anybody, as far as is known; at first, when it began."""
-        self._came_at = -math.inf
+        self.others_came_at: Callable[[], float] = lambda: -math.inf
+        """When bytes last came of what the same source gives beside it."""
+        self._came_at = self._bytes_at = -math.inf
         self._told_fault = ""
         self._changed = trio.Event()
         self._grown = trio.Event()
@@ -90,7 +92,18 @@ class TransferState:
     def bytes_came(self, count: int) -> None:
         """Bytes (or at least headers) arrived over either plane."""
         self.alive_at = self._came_at = trio.current_time()
+        if count:
+            self._bytes_at = self.alive_at
         self.live.set()
+
+    def bytes_came_elsewhere(self) -> None:
+        """A member says that bytes come to it: on a slow WAN it is long before it has a stripe to tell of."""
+        self.alive_at = self._bytes_at = trio.current_time()
+
+    @property
+    def bytes_at(self) -> float:
+        """When bytes of it last came, to anybody as far as is known."""
+        return max(self._bytes_at, self.plan.came_at)
 
     @property
     def waits(self) -> bool:

@@ -99,10 +99,10 @@ class Transfers:
             if place is not None and other.place is not None and other.place.is_above(place):
                 other.poke()
 
-    def _others_alive_at(self, transfer: Transfer) -> float:
+    def _others_came_at(self, transfer: Transfer) -> float:
         """When bytes last came of another blob of the same repository."""
         others = [each for each in self._running.values() if each.repository == transfer.repository]
-        return max((each.alive_at for each in others if each is not transfer), default=-inf)
+        return max((each.bytes_at for each in others if each is not transfer), default=-inf)
 
     def has_background(self) -> bool:
         return any(each.is_background for each in self._running.values())
@@ -158,7 +158,7 @@ class Transfers:
         )
         transfer.is_behind = bind(self._is_behind, transfer)
         transfer.on_wan_left = bind(self._let_on, transfer)
-        transfer.others_alive_at = bind(self._others_alive_at, transfer)
+        transfer.is_beside(bind(self._others_came_at, transfer))
         self._running[digest] = transfer
         self._nursery.start_soon(self._run, transfer)
         return transfer

@@ -42,6 +42,10 @@ _AT_ONCE = 0.002
 """Seconds: a read as quick as that did not wait. If it is small, more is there: TLS gives a record a read."""
 
 
+def _never() -> float:
+    return -inf
+
+
 class _Rung:
     """`is_origin`: no host of its own stands between this node and the registries."""
 
@@ -51,8 +55,6 @@ class _Rung:
         self.deadline = deadline
         self.is_origin = is_origin
         self.reach = Reach()
-        self.came_at: dict[str, float] = {}
-        """When bytes of a blob last came, by registry."""
 
     def is_up(self, repository: Repository) -> bool:
         return self.reach.is_up(repository.registry, trio.current_time())
@@ -156,12 +158,19 @@ class Wan:
         size: int,
         span: tuple[int, int],
         on_bytes: Callable[[int], None],
+        others_came_at: Callable[[], float] = _never,
     ) -> bytes:
-        """Bytes [start, stop) of a blob by one way; `on_bytes(0)` is called when headers are there."""
+        """Bytes [start, stop) of a blob by one way; `on_bytes(0)` is called when headers are there.
+
+        `others_came_at`: when bytes last came of what the same source gives beside it. Where they came
+        since the last of these, its silence is no failure of the source.
+        """
         start, stop = span
         parts: list[bytes] = []
         while start < stop:
-            part = await self._read_some(way, repository, digest, size, (start, stop), on_bytes)
+            part = await self._read_some(
+                way, repository, digest, size, (start, stop), on_bytes, others_came_at
+            )
             parts.append(part)
             start += len(part)
         return b"".join(parts)
@@ -174,13 +183,14 @@ class Wan:
         size: int,
         span: tuple[int, int],
         on_bytes: Callable[[int], None],
+        others_came_at: Callable[[], float],
     ) -> bytes:
         """What one answer has of [start, stop), from `start` on: it may be less than was asked for."""
         start, stop = span
         rung = self._first_seeder(repository) if way is Way.SEEDER else self._need_origin()
         parts: list[bytes] = []
         async with (
-            self._counted(rung, repository) as attempt,
+            self._counted(rung, repository, others_came_at) as attempt,
             rung.source.open_blob(repository, digest, start, stop) as stream,
         ):
             attempt.has_headers, attempt.moved_at = True, trio.current_time()
@@ -196,7 +206,7 @@ class Wan:
                 async for chunk in stream.chunks:
                     had_to_wait = trio.current_time() - asked_at > _AT_ONCE
                     on_bytes(len(chunk))
-                    rung.came_at[repository.registry] = attempt.moved_at = trio.current_time()
+                    attempt.moved_at = trio.current_time()
                     came += len(chunk)
                     if part := chunk[skip:] if skip else chunk:
                         parts.append(part)
@@ -290,7 +300,9 @@ class Wan:
         )
 
     @asynccontextmanager
-    async def _counted(self, rung: _Rung, repository: Repository) -> AsyncIterator[_Attempt]:
+    async def _counted(
+        self, rung: _Rung, repository: Repository, others_came_at: Callable[[], float] = _never
+    ) -> AsyncIterator[_Attempt]:
         """Keep the rung's breakers, and say when it steps down or up."""
         attempt = _Attempt()
         try:
@@ -301,8 +313,8 @@ class Wan:
             raise
         except OriginFault as error:
             beyond = error.beyond_seeder or attempt.has_headers
-            if rung.came_at.get(repository.registry, -inf) > attempt.moved_at:
-                # Bytes of others came meanwhile: this one blob waits, as layers do in a cold seeder's line.
+            if others_came_at() > attempt.moved_at:
+                # This one blob waits, as layers do in a cold seeder's line.
                 self._metrics.wan_failures.labels(rung.name, repository.registry).inc()
             else:
                 self._note_failure(rung, repository, error, beyond=beyond)

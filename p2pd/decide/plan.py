@@ -327,6 +327,11 @@ class FetchPlan:
         return self._pace.patience
 
     @property
+    def came_at(self) -> float:
+        """When anybody on the site last got a stripe that nobody had; at first, when it began."""
+        return self._pace.came_at
+
+    @property
     def site_moved_at(self) -> float:
         """When anybody on the site last got, or began to get, a stripe that nobody had."""
         return max(self._pace.came_at, self._moved_at)

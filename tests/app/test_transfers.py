@@ -252,8 +252,8 @@ async def test_a_layer_waits_its_turn_at_a_cold_seeder_while_another_gets_on(
     async with open_site(tmp_path) as site:
         nodes = [site.join(number) for number in range(1, 7)]
         await site.met()
-        first, last = random.Random(1).randbytes(40 * MIB), random.Random(2).randbytes(MIB + 1)
-        site.seeder.bytes_s = MIB // 2
+        first, last = random.Random(1).randbytes(12 * MIB), random.Random(2).randbytes(MIB + 1)
+        site.seeder.bytes_s = MIB // 8
         begun, waits = site.seeder.put(first), site.seeder.put(last)
         site.seeder.line[waits] = trio.Event()
         for node in nodes:

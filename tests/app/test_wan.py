@@ -317,16 +317,30 @@ async def test_a_blob_that_waits_while_others_come_takes_nobody_down(autojump_cl
     seeder.line[waiting] = trio.Event()
     seeder.bytes_s = len(BODY) / (2 * LINE_PATIENCE)
 
-    async def read(digest: Digest) -> None:
-        await ladder.wan.read_range(Way.SEEDER, REPOSITORY, digest, len(BODY), (0, len(BODY)), lambda _: None)
+    came_at: dict[Digest, float] = {}
+
+    async def read(digest: Digest, other: Digest) -> None:
+        def came(count: int) -> None:
+            if count:
+                came_at[digest] = trio.current_time()
+
+        await ladder.wan.read_range(
+            Way.SEEDER,
+            REPOSITORY,
+            digest,
+            len(BODY),
+            (0, len(BODY)),
+            came,
+            lambda: came_at.get(other, 0.0),
+        )
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(read, ladder.digest)
+        nursery.start_soon(read, ladder.digest, waiting)
         with pytest.raises(Unavailable):
-            await read(waiting)
+            await read(waiting, ladder.digest)
         assert ladder.wan.way(REPOSITORY) is Way.SEEDER
     with pytest.raises(Unavailable):
-        await read(waiting)
+        await read(waiting, ladder.digest)
     assert ladder.wan.way(REPOSITORY) is Way.ORIGIN, "nothing else came meanwhile"
 
 
