@@ -297,9 +297,6 @@ class Transfer:
             state.alive_at = now
             state.live.set()
             return
-        if plan.is_cold and plan.open_way is Way.SEEDER:
-            # A cold seeder pulls an image's layers in turns: they all wait while any of them gets on.
-            state.alive_at = max(state.alive_at, state.others_came_at())
         fault = state.last_fault
         has_source = plan.way is not Way.NONE or any(plan.members) or any(plan.holders)
         if not has_source and not state.live.is_set() and isinstance(fault, REFUSALS):
