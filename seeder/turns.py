@@ -22,8 +22,9 @@ __all__ = ["ABREAST", "IDLE", "TURN", "Turn", "Turns"]
 ABREAST = 2
 """Blobs of a repository that get on at a time: where one waits for its origin, the other uses the WAN."""
 
-TURN = 4 * SEGMENT
-"""Bytes after which a blob goes to the end of the line, so that one large layer holds nobody up for long."""
+TURN = SEGMENT
+"""Bytes after which a blob goes to the end of the line. So many are of use at all; on a slow link, and with
+large layers, more would leave the others without a byte for minutes."""
 
 IDLE = 1.0
 """Seconds after which a blob to which nothing comes, as its origin stalls, holds up nobody."""

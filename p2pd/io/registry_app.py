@@ -63,14 +63,15 @@ def build_app(
     upstreams: Upstreams,
     extra_routes: Sequence[BaseRoute] = (),
     deadline: float = 9.0,
-    stall: float = 60.0,
+    stall: float = 600.0,
     cooldown: float = 10.0,
     observer: RequestObserver | None = None,
 ) -> Starlette:
     """An ASGI application: `extra_routes` first, everything else is the registry API over `content`.
 
     All times are in seconds. `deadline`: from request to headers. `stall`: longest wait for the next
-    chunk of a body, after which it is cut; a guard behind the deadlines of `content`. `cooldown`: how
+    chunk of a body, after which it is cut; a guard behind `content`, which ends what has no live source
+    long before: a layer may wait for minutes in a seeder's line on a slow link. `cooldown`: how
     long a blob whose body was cut answers 503. `observer` is told of every answer but those of extra routes.
     """
     app = Starlette(routes=list(extra_routes))
