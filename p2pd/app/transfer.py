@@ -49,8 +49,9 @@ just made: a stripe's end, its piece and that of a neighbour come in bursts."""
 HELD_UP = 2.0
 """Seconds that a decision may come late by before the clock counts as having jumped."""
 
-WARM_WITHIN = 1.0
-"""Seconds in which a seeder that has a blob tells the hashes of its first segment."""
+WARM_WITHIN = 3.0
+"""Seconds in which a seeder that has a blob tells the hashes of its first segment, however short of CPU this
+node is. Taken for cold, all stripes of all layers are asked for at once, and none comes for half a minute."""
 
 TICK = 1.0
 """Longest time between two decisions: how late a change of the WAN's health is noticed."""
