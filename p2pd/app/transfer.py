@@ -273,7 +273,7 @@ class Transfer:
         for index in window:
             self._segments.work_on(index)
         plan.seeder_is(now, is_cold=self._is_cold(window, now))
-        # A cold seeder pulls all layers of an image at once: to leave one behind would leave the WAN idle.
+        # A cold seeder pulls an image's layers in turns: to leave one behind may leave the WAN idle.
         plan.is_behind = self.is_behind() and not plan.is_cold
         decision = plan.decide(now)
         for stripe in decision.fetch:

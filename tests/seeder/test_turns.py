@@ -39,9 +39,6 @@ class Site:
     def began(self, name: str) -> float:
         return min(at for who, at in self.blocks if who == name)
 
-    def ended(self, name: str) -> float:
-        return max(at for who, at in self.blocks if who == name)
-
 
 async def test_a_few_are_pulled_abreast_in_the_order_of_asking(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:

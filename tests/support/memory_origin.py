@@ -9,6 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 
 import trio
 
+from p2pd.io.http import Timeouts
 from p2pd.io.seeder_client import SEGMENT_WAIT
 from p2pd.model.content import Descriptor, Manifest
 from p2pd.model.errors import NotFound, P2pdError, Unavailable, fresh
@@ -22,8 +23,8 @@ CHUNK = 64 * 1024
 BUFFER = 512 * 1024
 """Bytes that the kernel keeps for who does not read."""
 
-LINE_PATIENCE = 20.0
-"""Seconds without a byte for which who reads waits (p2pd.io.http)."""
+LINE_PATIENCE = Timeouts().stall
+"""Seconds without a byte for which who reads waits."""
 
 
 def digest_of(data: bytes) -> Digest:
