@@ -9,6 +9,7 @@ from benchmarks.faults.row import Limits, Row
 from benchmarks.faults.stage import Stage
 from benchmarks.testbed import Node
 from benchmarks.testbed.live_site import log_events
+from p2pd.io.segment_files import segment_path
 
 __all__ = ["ROWS"]
 
@@ -21,7 +22,8 @@ _UNPRIVILEGED = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
 
 def _largest(stage: Stage, node: Node) -> Path:
     blob = max(stage.image.blobs, key=lambda blob: blob.size)
-    return node.files / "p2pd" / "store" / "blobs" / "sha256" / blob.digest.hex[:2] / blob.digest.hex
+    place = node.files / "p2pd" / "store" / "blobs" / "sha256" / blob.digest.hex[:2] / blob.digest.hex
+    return segment_path(place, blob.size, 0)
 
 
 def _rotten(spoil: Callable[[Path], None]) -> Callable[[Stage], None]:

@@ -1,7 +1,7 @@
 """Which segments are loaded in the swarm session, and for how long.
 
 A node may hold thousands of blobs; only segments in use are loaded. A transfer pins the ones it
-works on. A held segment that a peer asks for is staged (copied out of its blob) and loaded, and
+works on. A held segment that a peer asks for is staged (by a second name of its file) and loaded, and
 leaves again when it is the least recently asked for among too many, or idle too long.
 """
 
@@ -27,7 +27,8 @@ log = structlog.get_logger()
 Key = tuple[Digest, int]
 
 UNPINNED_LIMIT = 12
-"""Segments kept loaded for peers alone: bounds the disk space of staged copies (192 MiB)."""
+"""Segments kept loaded for peers alone. Bounds the disk space of staged copies (192 MiB), for where a segment
+has no file of its own: blobs of the container runtime, and of earlier releases."""
 
 IDLE_AFTER = 60.0
 
@@ -75,7 +76,7 @@ class Shelf:
                 await self._unload(key)
                 segment = None
             if segment is None:
-                path = self._store.staged_path(meta.digest, meta.index)
+                path = await self._store.own_staged(meta.digest, meta.index)
                 segment = await self._engine.add(meta, path, complete=False)
                 self._loaded[key] = segment
             self._pins[key] = self._pins.get(key, 0) + 1

@@ -1,4 +1,4 @@
-"""The files of one blob in the store: written whole or not at all, opened, deleted.
+"""The files of one blob in the store: written whole or not at all, deleted.
 
 All but `write_whole` block; they raise OSError, which the store maps.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
@@ -15,14 +14,15 @@ from pathlib import Path
 
 import trio
 
-from p2pd.io.files import Descriptor, Files, disk_errors, ensure_dir, open_readonly, replace_file
+from p2pd.io.files import Files, disk_errors, ensure_dir, replace_file
 from p2pd.io.pieces import PieceHasher, PieceTable
 from p2pd.io.places import Places
 from p2pd.io.room import Room
+from p2pd.io.segment_files import remove_blob
 from p2pd.model.layout import SMALL_BLOB
 from p2pd.model.reference import Digest
 
-__all__ = ["delete_blob", "keep_blob", "keep_table", "open_sized", "write_whole"]
+__all__ = ["delete_blob", "keep_blob", "keep_table", "write_whole"]
 
 
 def keep_blob(places: Places, files: Files, digest: Digest, body: bytes) -> bool:
@@ -43,17 +43,8 @@ def keep_table(places: Places, files: Files, digest: Digest, table: PieceTable) 
 
 
 def delete_blob(places: Places, files: Files, digest: Digest) -> None:
-    files.unlink(places.blob(digest))
+    remove_blob(files, places.blob(digest), places.new_scratch())
     files.unlink(places.sidecar(digest))
-
-
-def open_sized(path: Path, size: int) -> Descriptor | None:
-    """Open a file of exactly `size` bytes; None where it is gone or has another size."""
-    try:
-        file = open_readonly(path)
-    except FileNotFoundError:
-        return None
-    return file if os.fstat(file.fd).st_size == size else None
 
 
 async def write_whole(

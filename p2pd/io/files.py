@@ -20,7 +20,6 @@ __all__ = [
     "disk_errors",
     "ensure_dir",
     "open_readonly",
-    "read_at",
     "read_into",
     "read_sound",
     "replace_file",
@@ -48,6 +47,22 @@ class Descriptor:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+
+    def length(self) -> int:
+        """Bytes of the file."""
+        return os.fstat(self.fd).st_size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Bytes [offset, offset + length) of the file, fewer only where it ends."""
+        data = os.pread(self.fd, length, offset)
+        if len(data) == length or not data:
+            return data
+        parts = [data]
+        missing = length - len(data)
+        while missing > 0 and (data := os.pread(self.fd, missing, offset + length - missing)):
+            parts.append(data)
+            missing -= len(data)
+        return b"".join(parts)
 
     def __del__(self) -> None:
         with contextlib.suppress(OSError):
@@ -84,6 +99,14 @@ class Files:
     def unlink(self, path: Path) -> None:
         """Remove a file; it may be gone already."""
         path.unlink(missing_ok=True)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name; `target` must be free."""
+        target.hardlink_to(source)
+
+    def remove_dir(self, path: Path) -> None:
+        """Remove an empty directory."""
+        path.rmdir()
 
     def touch(self, file: Descriptor, at: float) -> None:
         """Set the time of last change to `at` (epoch seconds), unless it is later already."""
@@ -138,23 +161,10 @@ def open_readonly(path: Path) -> Descriptor:
     return Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
 
-def read_at(file: Descriptor, offset: int, length: int) -> bytes:
-    """Bytes [offset, offset + length) of a file, fewer only where the file ends."""
-    data = os.pread(file.fd, length, offset)
-    if len(data) == length or not data:
-        return data
-    parts = [data]
-    missing = length - len(data)
-    while missing > 0 and (data := os.pread(file.fd, missing, offset + length - missing)):
-        parts.append(data)
-        missing -= len(data)
-    return b"".join(parts)
-
-
 def read_sound(file: Descriptor, offset: int, length: int) -> bytes:
-    """The same for bytes with a checksum: those that the disk cannot read (a bad sector) count as gone."""
+    """Read bytes with a checksum: those that the disk cannot read (a bad sector) count as gone."""
     try:
-        return read_at(file, offset, length)
+        return file.read_at(offset, length)
     except OSError as error:
         if error.errno != errno.EIO:
             raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 
@@ -24,7 +23,7 @@ log = structlog.get_logger()
 
 
 class FileHeldBlob:
-    """`p2pd.ports.store.HeldBlob` on a file. The file stays open as long as this object lives.
+    """`p2pd.ports.store.HeldBlob` on its file, or files. They can be read as long as this object lives.
 
     `table` is None for a small blob: that is read whole and checked by its sha256.
     """
@@ -99,7 +98,7 @@ async def hash_file(file: Descriptor, digest: Digest, size: int) -> PieceTable |
             hasher.update(data)
         return True
 
-    if os.fstat(file.fd).st_size != size:
+    if file.length() != size:
         return None
     while await trio.to_thread.run_sync(hash_some):
         pass

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from p2pd.io.files import Files
 from p2pd.io.places import SIDECAR_SUFFIX, Places
+from p2pd.io.segment_files import remove_blob
 from p2pd.model.errors import InvalidReference
 from p2pd.model.reference import Digest
 from p2pd.model.stock import DiskSpace, Leftover
@@ -40,19 +41,23 @@ def find_leftovers(places: Places, busy: Collection[Digest]) -> list[Leftover]:
 def remove_leftover(places: Places, files: Files, leftover: Leftover) -> None:
     """Delete its files; they may be gone already."""
     path = places.root / leftover.name
-    files.unlink(path)
+    remove_blob(files, path, places.new_scratch())
     if leftover.segment is None:
         files.unlink(path.with_name(path.name + SIDECAR_SUFFIX))
 
 
 def _numbered(folder: Path) -> Iterator[tuple[Path, Digest, int, int, float]]:
-    """Files named `<64 hex>.<number>`: path, digest, number, bytes on disk, seconds since the last write."""
+    """Those named `<64 hex>.<number>`: path, digest, number, bytes on disk, seconds since the last write."""
     now = time.time()
     for path in folder.iterdir():
         hex_, _, number = path.name.partition(".")
         if not number.isdecimal():
             continue
         with contextlib.suppress(InvalidReference, FileNotFoundError):
-            known = path.stat()
-            idle = max(0.0, now - known.st_mtime)
-            yield path, Digest.from_hex(hex_), int(number), known.st_blocks * 512, idle
+            digest, known = Digest.from_hex(hex_), [path.stat()]
+            if path.is_dir():
+                known += [entry.stat() for entry in os.scandir(path)]
+            idle = max(0.0, now - max(file.st_mtime for file in known))
+            # What has another name, too, is not given back before both are gone.
+            size = sum(file.st_blocks * 512 // file.st_nlink for file in known)
+            yield path, digest, int(number), size, idle

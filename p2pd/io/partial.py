@@ -1,7 +1,7 @@
 """A blob in assembly on disk: one writer, any number of readers that follow it.
 
 Rules that hold here:
-- The frontier moves, in the event loop, only after its bytes are written and hashed. A worker
+- The frontier moves, in the event loop, only after its bytes are there and hashed. A worker
   thread that has begun is never abandoned, so a cancelled call leaves frontier and hashes in step.
 - The journal beside the file has the checksums of its whole pieces. What it does not vouch for is
   cut off when the assembly is resumed: after a power cut the file's tail may be anything.
@@ -27,7 +27,6 @@ from p2pd.io.files import (
     disk_errors,
     ensure_dir,
     open_readonly,
-    read_at,
     read_into,
     read_sound,
     replace_file,
@@ -35,6 +34,7 @@ from p2pd.io.files import (
 from p2pd.io.pieces import ENTRY_BYTES, PieceHasher, entry_of
 from p2pd.io.places import Places
 from p2pd.io.room import Room
+from p2pd.io.segment_files import AssemblyFiles, SegmentedFile, open_blob, remove_blob
 from p2pd.model.errors import P2pdError, StoreError, StoreFull, Unavailable, WrongContent
 from p2pd.model.layout import SHA1_BYTES, SMALL_BLOB, Layout, SegmentMeta
 from p2pd.model.reference import Digest
@@ -51,8 +51,8 @@ _PIECES_A_HOP = 16
 
 _RUN = 2 * 1024 * 1024
 _RUNS_A_HOP = 2
-"""A staged segment is copied in long runs: the kernel then makes whole large folios of them, without
-clearing them first, and what each hop to a thread wakes (the writer, every reader) is woken less."""
+"""A staged segment is hashed in long runs: what each hop to a thread wakes (the writer, every reader) is
+woken less; and where it must be copied, the kernel makes whole large folios, without clearing them first."""
 
 log = structlog.get_logger()
 
@@ -63,7 +63,7 @@ class Work:
 
     digest: Digest
     size: int
-    data: Descriptor
+    data: AssemblyFiles
     journal: Descriptor
 
 
@@ -130,7 +130,7 @@ class FilePartial:
         if len(data) > self._size - self._frontier:
             raise WrongContent(f"{self._digest}: more than the announced {self._size} bytes came")
         if data:
-            await self._add(partial(self._write, work, data, b""))
+            await self._add(partial(self._write, work, data))
 
     async def append_segment(self, staged: Path, meta: SegmentMeta, pieces: int | None = None) -> None:
         work = self._writable()
@@ -146,9 +146,11 @@ class FilePartial:
             )
         with disk_errors(f"read staged segment {staged.name}"):
             source = await trio.to_thread.run_sync(open_readonly, staged)
+        adopt = partial(work.data.adopt, meta.index, staged, self._frontier)
+        is_ours = await self._room.write(f"take segment {staged.name}", adopt)
         while self._frontier < end:
             stop = min(end, (self._frontier // _RUN + _RUNS_A_HOP) * _RUN)
-            await self._add(partial(self._copy_staged, work, source, meta, stop))
+            await self._add(partial(self._take_staged, work, source, meta, stop, is_ours))
 
     async def commit(self) -> None:
         work = self._writable()
@@ -203,6 +205,16 @@ class FilePartial:
     def hash_so_far(self) -> Hasher:
         return self._hasher.copy_sha256()
 
+    @property
+    def segmented(self) -> SegmentedFile | None:
+        """What its readers have open, where that is a directory."""
+        reader = self._work.data.reader if self._work is not None else None
+        return reader if isinstance(reader, SegmentedFile) else None
+
+    def segment_path(self, index: int) -> Path:
+        """The file of a segment that lies wholly below the frontier; nothing is written to it any more."""
+        return self._writable().data.segment_path(index)
+
     def segment_meta(self, index: int) -> SegmentMeta | None:
         if not 0 <= index < self._layout.segment_count:
             return None
@@ -217,7 +229,8 @@ class FilePartial:
             raise StoreError(f"{self._digest}: its assembly was closed")
         file = self._work.data
         for position in range(start, stop, _READ):
-            yield await trio.to_thread.run_sync(read_at, file, position, min(stop - position, _READ))
+            length = min(stop - position, _READ)
+            yield await trio.to_thread.run_sync(file.read_at, position, length)
 
     async def chunks(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         stop = min(stop, self._size)
@@ -225,13 +238,8 @@ class FilePartial:
         if self._work is None and not self._verified and self._error is not None:
             # There is no file any more; why is what the reader wants to know.
             raise copy.copy(self._error) from self._error
-        with disk_errors(f"read {self._digest}"):
-            # Later renames and unlinks do not harm a reader that has the file open.
-            file = (
-                self._work.data
-                if self._work is not None
-                else await trio.to_thread.run_sync(open_readonly, self._places.blob(self._digest))
-            )
+        # Later renames and unlinks do not harm a reader that has the files open.
+        file = self._work.data if self._work is not None else await self._open_held()
         self._readers += 1
         try:
             while position < stop:
@@ -245,13 +253,20 @@ class FilePartial:
                     continue
                 most = min(_READ, max(_LEAST_READ, _READ_BY_ALL // self._readers))
                 with disk_errors(f"read {self._digest}"):
-                    data = await trio.to_thread.run_sync(read_at, file, position, min(limit - position, most))
+                    data = await trio.to_thread.run_sync(file.read_at, position, min(limit - position, most))
                 if not data:
                     raise StoreError(f"cannot read {self._digest}: its file was cut off")
                 yield data
                 position += len(data)
         finally:
             self._readers -= 1
+
+    async def _open_held(self) -> Descriptor:
+        with disk_errors(f"read {self._digest}"):
+            file = await trio.to_thread.run_sync(open_blob, self._places.blob(self._digest), self._size)
+        if file is None:
+            raise StoreError(f"cannot read {self._digest}: it was deleted")
+        return file
 
     def _readable(self) -> int:
         if self._verified or self._size == 0:
@@ -279,8 +294,13 @@ class FilePartial:
             self._frontier = self._hasher.position
             self._growth.unpark_all()
 
-    def _copy_staged(self, work: Work, source: Descriptor, meta: SegmentMeta, stop: int) -> None:
-        """Copy a staged segment from the frontier to `stop` of the blob. In a thread; may be repeated."""
+    def _take_staged(
+        self, work: Work, source: Descriptor, meta: SegmentMeta, stop: int, is_ours: bool
+    ) -> None:
+        """Hash a staged segment from the frontier to `stop` of the blob; copy it, too, unless it `is_ours`.
+
+        In a thread; may be repeated.
+        """
         segment = meta.segment
         # One buffer for all runs: fresh memory costs more than the copy into it.
         if self._buffer is None:
@@ -289,12 +309,18 @@ class FilePartial:
             data = memoryview(self._buffer)[: min(stop, (start // _RUN + 1) * _RUN) - start]
             if read_into(source, start - segment.offset, data) != len(data):
                 raise StoreError(f"{self._digest}: a staged segment is shorter than its metadata says")
+            if not is_ours:
+                work.data.write_at(data, start)
             piece = (start - segment.offset) // segment.piece_length
-            self._write(work, data, meta.piece_hashes[piece * SHA1_BYTES :])
+            self._hash(work, data, meta.piece_hashes[piece * SHA1_BYTES :])
 
-    def _write(self, work: Work, data: bytes | memoryview, sha1s: bytes) -> None:
-        """Write, then hash, the next bytes; `sha1s`: those of its pieces, where known. In a thread."""
-        self._files.write_at(work.data, data, self._hasher.position)
+    def _write(self, work: Work, data: bytes) -> None:
+        """Write, then hash, the next bytes. In a thread."""
+        work.data.write_at(data, self._hasher.position)
+        self._hash(work, data, b"")
+
+    def _hash(self, work: Work, data: bytes | memoryview, sha1s: bytes) -> None:
+        """Count bytes that are written as there; `sha1s`: those of their pieces, where known. In a thread."""
         self._hasher.update(data, sha1s)
         if self._hasher.piece_count > self._journaled:
             # Its loss costs a resumed transfer some bytes, never this one: tried again with the next piece.
@@ -310,7 +336,7 @@ class FilePartial:
         if not self._published:
             self._check_sure()
             try:
-                files.sync(work.data)
+                work.data.sync()
             except OSError:
                 # After a failed fsync the kernel may forget the pages and let the next one succeed.
                 self._unsure = True
@@ -319,7 +345,9 @@ class FilePartial:
             if self._size > SMALL_BLOB:
                 table = self._hasher.table().encode()
                 replace_file(files, places.new_scratch(), places.sidecar(self._digest), table)
-            files.rename(places.partial(self._digest, self._size), places.blob(self._digest))
+            if not work.data.is_one:  # a file would be replaced by the rename, a directory bars it
+                remove_blob(files, places.blob(self._digest), places.new_scratch())
+            files.rename(work.data.path, places.blob(self._digest))
             self._published = True
         files.sync_dir(places.blob(self._digest).parent)
         with contextlib.suppress(OSError):
@@ -327,7 +355,8 @@ class FilePartial:
 
     def _discard(self) -> None:
         """Remove what is on disk. In a thread."""
-        self._files.unlink(self._places.partial(self._digest, self._size))
+        places = self._places
+        remove_blob(self._files, places.partial(self._digest, self._size), places.new_scratch())
         self._files.unlink(self._places.journal(self._digest, self._size))
 
 
@@ -335,8 +364,8 @@ def open_work(digest: Digest, size: int, places: Places, files: Files) -> Work:
     """Open the files of an assembly, dropping any of the blob in another size. Blocks; raises OSError."""
     for path in places.partials.glob(f"{digest.hex}.*"):
         if path not in (places.partial(digest, size), places.journal(digest, size)):
-            files.unlink(path)
-    data = files.open_rw(places.partial(digest, size))
+            remove_blob(files, path, places.new_scratch())
+    data = AssemblyFiles(places.partial(digest, size), size, files, places.new_scratch)
     return Work(digest, size, data, files.open_rw(places.journal(digest, size)))
 
 
@@ -348,7 +377,7 @@ def _hash_again(work: Work, hasher: PieceHasher) -> bool:
     for _ in range(_PIECES_A_HOP):
         length = hasher.piece_left
         told = read_sound(work.journal, hasher.piece_count * ENTRY_BYTES, ENTRY_BYTES)
-        piece = read_sound(work.data, hasher.position, length)
+        piece = read_sound(work.data.reader, hasher.position, length)
         if not length or len(piece) != length or entry_of(piece) != told:
             return False
         hasher.update(piece, told[:SHA1_BYTES])
@@ -356,5 +385,5 @@ def _hash_again(work: Work, hasher: PieceHasher) -> bool:
 
 
 def _cut(files: Files, work: Work, hasher: PieceHasher) -> None:
-    files.truncate(work.data, hasher.position)
+    work.data.cut(hasher.position)
     files.truncate(work.journal, hasher.piece_count * ENTRY_BYTES)

@@ -14,6 +14,7 @@ import structlog
 from p2pd.io.files import Files, ensure_dir, open_readonly, read_sound
 from p2pd.io.pieces import PieceTable
 from p2pd.io.places import SIDECAR_SUFFIX, Places
+from p2pd.io.segment_files import remove_blob
 from p2pd.model.errors import InvalidReference
 from p2pd.model.layout import SMALL_BLOB
 from p2pd.model.reference import Digest
@@ -50,14 +51,14 @@ def scan(places: Places, files: Files) -> Index:
         if _SHARD.fullmatch(shard.name) and shard.is_dir():
             _scan_shard(shard, places, files, index)
     for path in places.scratch.iterdir():
-        _remove(files, path)
+        _remove(files, path, places)
     for path in places.partials.iterdir():
         if _held_digest(path.name, index) is not None:
-            _remove(files, path)
+            _remove(files, path, places)
     stale = time.time() - _STAGED_AGE
     for path in places.staging.iterdir():
         if _held_digest(path.name, index) is not None or path.stat().st_mtime < stale:
-            _remove(files, path)
+            _remove(files, path, places)
     return index
 
 
@@ -80,8 +81,12 @@ def _scan_shard(shard: Path, places: Places, files: Files, index: Index) -> None
     with os.scandir(shard) as entries:
         for entry in entries:
             name = entry.name.removesuffix(SIDECAR_SUFFIX)
-            if (digest := _digest(name)) is not None and name.startswith(shard.name) and entry.is_file():
-                known = entry.stat()
+            if (digest := _digest(name)) is None or not name.startswith(shard.name):
+                continue
+            known = entry.stat()
+            if name == entry.name and entry.is_dir():
+                found[digest] = Found(_length(Path(entry.path)), known.st_mtime)
+            elif entry.is_file():
                 here = found if name == entry.name else sidecars
                 here[digest] = Found(known.st_size, known.st_mtime)
     for digest, blob in found.items():
@@ -93,14 +98,20 @@ def _scan_shard(shard: Path, places: Places, files: Files, index: Index) -> None
         if length is not None and not fits:
             # Either of the two is wrong. The sidecar has a checksum, so it can say which.
             table = _read_table(places, digest, length)
-            _remove(files, places.sidecar(digest))
+            _remove(files, places.sidecar(digest), places)
             if table is not None:
                 log.error("blob.lost", digest=str(digest), bytes=size, reason="wrong size")
-                _remove(files, places.blob(digest))
+                _remove(files, places.blob(digest), places)
                 continue
         index[digest] = blob
     for digest in sidecars:
-        _remove(files, places.sidecar(digest))
+        _remove(files, places.sidecar(digest), places)
+
+
+def _length(folder: Path) -> int:
+    """Bytes of a blob that is a directory of segments."""
+    with os.scandir(folder) as entries:
+        return sum(entry.stat().st_size for entry in entries)
 
 
 def _digest(name: str) -> Digest | None:
@@ -115,7 +126,7 @@ def _held_digest(name: str, index: Index) -> Digest | None:
     return digest if digest in index else None
 
 
-def _remove(files: Files, path: Path) -> None:
+def _remove(files: Files, path: Path, places: Places) -> None:
     """Remove one leftover. Where that is not possible the next start tries again."""
     with contextlib.suppress(OSError):
-        files.unlink(path)
+        remove_blob(files, path, places.new_scratch())

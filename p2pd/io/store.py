@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from weakref import WeakSet
+from weakref import WeakSet, WeakValueDictionary
 
 import structlog
 import trio
 
 from p2pd.io.answers import FileAnswers
-from p2pd.io.blob_files import delete_blob, keep_blob, keep_table, open_sized, write_whole
+from p2pd.io.blob_files import delete_blob, keep_blob, keep_table, write_whole
 from p2pd.io.files import Descriptor, Files, disk_errors, ensure_dir
 from p2pd.io.held import FileHeldBlob, hash_file, read_whole
 from p2pd.io.leftovers import disk_space, find_leftovers, remove_leftover
@@ -31,6 +32,7 @@ from p2pd.io.places import Places
 from p2pd.io.room import Room
 from p2pd.io.runtime import RuntimeContent
 from p2pd.io.scan import Index, load_table, make_ready, scan
+from p2pd.io.segment_files import SegmentedFile, link_file, make_own, open_blob, segment_path
 from p2pd.io.uses import Uses
 from p2pd.model.errors import StoreError, WrongContent
 from p2pd.model.layout import MANIFEST_LIMIT, SMALL_BLOB, Layout, SegmentMeta
@@ -55,6 +57,8 @@ class FileStore(FileAnswers):
         self._beginning: set[Digest] = set()
         self._removing: dict[Digest, trio.Event] = {}
         self._readers: WeakSet[FileHeldBlob] = WeakSet()
+        self._segmented: WeakValueDictionary[Digest, SegmentedFile] = WeakValueDictionary()
+        """Those that somebody may be reading: all readers of a blob share its open files."""
         self._runtime: RuntimeContent | None = None
         self._rebuild = trio.Lock()
         self.lost = 0
@@ -159,6 +163,8 @@ class FileStore(FileAnswers):
         with trio.CancelScope(shield=True):
             async with self._remove_alone(digest):
                 with disk_errors(f"delete {digest}"):
+                    if (file := self._segmented.pop(digest, None)) is not None:
+                        await trio.to_thread.run_sync(file.hold_open)
                     await trio.to_thread.run_sync(delete_blob, self._places, self._files, digest)
 
     # Transfers
@@ -201,19 +207,31 @@ class FileStore(FileAnswers):
             return None
         return table.segment_meta(digest, index)
 
+    async def own_staged(self, digest: Digest, index: int) -> Path:
+        path = self._places.staged(digest, index)
+        own = partial(make_own, self._files, path, self._places.new_scratch())
+        await self._room.write(f"copy staged segment {index} of {digest}", own)
+        return path
+
     async def stage(self, digest: Digest, index: int) -> Path | None:
-        """Copy one segment of a held or partly assembled blob; the file is whole or not there at all."""
         assembly = self._partials.get(digest)
         if digest not in self._index and assembly is not None and assembly.segment_meta(index) is not None:
-            segment = Layout(assembly.size).segment(index)
-            return await self._stage(
-                digest, index, assembly.assembled(segment.offset, segment.offset + segment.length)
-            )
+            start, stop = Layout(assembly.size).span(index)
+            if await self._link(digest, index, assembly.segment_path(index)):
+                return self.staged_path(digest, index)
+            return await self._copy(digest, index, assembly.assembled(start, stop))
         blob = await self.open(digest)
         if blob is None or not 0 <= index < Layout(blob.size).segment_count:
             return None
-        segment = Layout(blob.size).segment(index)
-        return await self._stage(digest, index, blob.chunks(segment.offset, segment.offset + segment.length))
+        start, stop = Layout(blob.size).span(index)
+        source = segment_path(self._places.blob(digest), blob.size, index)
+        if digest in self._index and await trio.to_thread.run_sync(source.is_file):
+            async with aclosing(blob.chunks(start, stop)) as pieces:
+                async for _ in pieces:
+                    pass  # read only to be checked: peers blame a node for what rotted on its disk
+            if await self._link(digest, index, source):
+                return self.staged_path(digest, index)
+        return await self._copy(digest, index, blob.chunks(start, stop))
 
     async def unstage(self, digest: Digest, index: int) -> None:
         with disk_errors(f"delete staged segment {index} of {digest}"):
@@ -273,7 +291,9 @@ class FileStore(FileAnswers):
             return found[0] if found is not None else None
         stamp = is_use and self._uses.note(digest)
         path = self._places.blob(digest)
-        file = await trio.to_thread.run_sync(open_sized, path, size)
+        file = await trio.to_thread.run_sync(open_blob, path, size)
+        if isinstance(file, SegmentedFile):
+            file = self._share(digest, file)
         if file is not None and stamp:
             with contextlib.suppress(OSError):  # on a read-only disk content grows old too early
                 await trio.to_thread.run_sync(self._files.touch, file, time.time())
@@ -331,7 +351,20 @@ class FileStore(FileAnswers):
         except StoreError as error:
             log.warning("blob.delete_fails", digest=str(digest), reason=str(error))
 
-    async def _stage(self, digest: Digest, index: int, chunks: AsyncGenerator[bytes, None]) -> Path:
+    def _share(self, digest: Digest, file: SegmentedFile) -> SegmentedFile:
+        """What readers of this blob have open, if it is still the same."""
+        known = self._segmented.get(digest)
+        if known is not None and os.path.sameopenfile(known.fd, file.fd):
+            return known
+        self._segmented[digest] = file
+        return file
+
+    async def _link(self, digest: Digest, index: int, source: Path) -> bool:
+        link = partial(link_file, self._files, source, self._places.staged(digest, index))
+        return await self._room.write(f"stage segment {index} of {digest}", link)
+
+    async def _copy(self, digest: Digest, index: int, chunks: AsyncGenerator[bytes, None]) -> Path:
+        """The file is whole or not there at all."""
         target = self._places.staged(digest, index)
         doing = f"stage segment {index} of {digest}"
         await write_whole(doing, chunks, target, self._places.new_scratch(), self._files, self._room)
@@ -340,6 +373,8 @@ class FileStore(FileAnswers):
     def _committed(self, digest: Digest, size: int) -> None:
         self._index[digest] = size
         self._uses.begin(digest)
+        if (assembly := self._partials.get(digest)) is not None and assembly.segmented is not None:
+            self._segmented[digest] = assembly.segmented
 
     def _closed(self, assembly: FilePartial) -> None:
         if self._partials.get(assembly.digest) is assembly:

@@ -49,7 +49,8 @@ def torrent_params(meta: SegmentMeta, name: str, directory: Path, *, complete: b
     params.flags = lt.torrent_flags.apply_ip_filter
     params.flags |= lt.torrent_flags.disable_dht | lt.torrent_flags.disable_lsd | lt.torrent_flags.disable_pex
     if complete:
-        params.flags |= lt.torrent_flags.seed_mode
+        # Its file may be a held blob's: where a piece turns out to be rotten nothing is to be written to it.
+        params.flags |= lt.torrent_flags.seed_mode | lt.torrent_flags.upload_mode
     return params
 
 

@@ -95,6 +95,10 @@ class Layout:
         offset = index * SEGMENT
         return Segment(index, offset, min(SEGMENT, self.size - offset), self.piece_length)
 
+    def span(self, index: int) -> tuple[int, int]:
+        """First byte of a segment, and the one behind its last."""
+        return index * SEGMENT, min((index + 1) * SEGMENT, self.size)
+
     def segments(self) -> Iterator[Segment]:
         return (self.segment(index) for index in range(self.segment_count))
 

@@ -84,8 +84,9 @@ class Partial(Protocol):
         ...
 
     async def append_segment(self, staged: Path, meta: SegmentMeta, pieces: int | None = None) -> None:
-        """Copy the rest of a staged segment that `frontier` lies in, reusing its piece hashes.
+        """Take the rest of a staged segment that `frontier` lies in, reusing its piece hashes.
 
+        Its file may be the blob's from then on, under a second name: what was in it stays as it is.
         `pieces`: how many it has from its start on, where it is not whole yet; beyond these it is not read.
         """
         ...
@@ -179,6 +180,10 @@ class Store(Protocol):
         """Where the swarm engine keeps the file of one segment; the directory exists."""
         ...
 
+    async def own_staged(self, digest: Digest, index: int) -> Path:
+        """The same, once the file that may be there is no blob's any more: to be written to."""
+        ...
+
     async def staged(self, digest: Digest) -> frozenset[int]:
         """Segments that have a file at their `staged_path`, left by an earlier run perhaps."""
         ...
@@ -188,7 +193,10 @@ class Store(Protocol):
         ...
 
     async def stage(self, digest: Digest, index: int) -> Path | None:
-        """Copy one segment of a held or partly assembled blob to `staged_path`; None when not there."""
+        """Put one segment of a held or partly assembled blob at `staged_path`; None when not there.
+
+        The file may be the blob's own: it is only to be read.
+        """
         ...
 
     async def unstage(self, digest: Digest, index: int) -> None:

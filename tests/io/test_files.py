@@ -14,7 +14,6 @@ from p2pd.io.files import (
     disk_errors,
     ensure_dir,
     open_readonly,
-    read_at,
     replace_file,
 )
 from p2pd.model.errors import StoreError, StoreFull
@@ -42,9 +41,9 @@ def test_disk_errors_say_what_why_and_what_next(code: int, kind: type[StoreError
 def test_reads_stop_at_the_end_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"0123456789")
     file = open_readonly(tmp_path / "a")
-    assert read_at(file, 0, 10) == b"0123456789"
-    assert read_at(file, 7, 10) == b"789"
-    assert read_at(file, 10, 1) == b""
+    assert file.read_at(0, 10) == b"0123456789"
+    assert file.read_at(7, 10) == b"789"
+    assert file.read_at(10, 1) == b""
 
 
 def test_short_reads_and_writes_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,8 +52,8 @@ def test_short_reads_and_writes_are_gone_on_with(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: pwrite(fd, data[:4], offset))
     file = Files().create(tmp_path / "a")
     Files().write_at(file, b"0123456789", 0)
-    assert read_at(file, 0, 10) == b"0123456789"
-    assert read_at(file, 1, 20) == b"123456789"
+    assert file.read_at(0, 10) == b"0123456789"
+    assert file.read_at(1, 20) == b"123456789"
 
 
 def test_failed_replacement_leaves_the_old_file_alone(tmp_path: Path) -> None:

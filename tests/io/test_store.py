@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import random
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, aclosing
@@ -296,6 +297,104 @@ async def test_each_of_a_crowd_reads_little_at_a_time(store: FileStore) -> None:
     await assembly.aclose()
 
 
+@pytest.fixture
+def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("io.segment_files", "model.layout"):
+        monkeypatch.setattr(f"p2pd.{module}.SEGMENT", 512 * KIB)
+
+
+async def assembled(store: FileStore, body: bytes) -> None:
+    assembly = await store.begin(digest_of(body), len(body))
+    await assembly.append(body)
+    await assembly.commit()
+    await assembly.aclose()
+
+
+@pytest.mark.usefixtures("short_segments")
+async def test_a_staged_segment_is_the_blobs_own_file(store: FileStore, tmp_path: Path) -> None:
+    body = random.Random(21).randbytes(1200 * KIB)
+    await assembled(store, body)
+    staged = await store.stage(digest_of(body), 1)
+    assert staged is not None
+    assert staged.samefile(blob_path(tmp_path, body) / "1")
+    assert [each.size for each in await store.leftovers()] == [256 * KIB], "half of it is the blob's"
+    own = await store.own_staged(digest_of(body), 1)
+    assert not own.samefile(blob_path(tmp_path, body) / "1")
+    store = await reopened(store, tmp_path)
+    assert store.size_of(digest_of(body)) == len(body)
+    assert await read(store, body) == body
+
+
+@pytest.mark.usefixtures("short_segments")
+@pytest.mark.parametrize("harm", ["rot", "cut", "gone"])
+async def test_peers_are_given_no_rotten_segment(store: FileStore, tmp_path: Path, harm: str) -> None:
+    body = random.Random(22).randbytes(1200 * KIB)
+    await assembled(store, body)
+    path = blob_path(tmp_path, body) / "1"
+    if harm == "rot":
+        flip(path, 300 * KIB)
+        with pytest.raises(StoreError, match="corrupt"):
+            await store.stage(digest_of(body), 1)
+    elif harm == "cut":
+        os.truncate(path, 300 * KIB)
+        assert await store.stage(digest_of(body), 1) is None
+    else:
+        path.unlink()
+        assert await store.stage(digest_of(body), 1) is None
+    assert store.size_of(digest_of(body)) is None
+    assert not store.staged_path(digest_of(body), 1).exists()
+    assert not blob_path(tmp_path, body).exists()
+
+
+@pytest.mark.usefixtures("short_segments")
+async def test_readers_go_on_while_a_blob_of_many_segments_is_dropped(
+    store: FileStore, tmp_path: Path
+) -> None:
+    body = random.Random(23).randbytes(6 * 1024 * KIB)
+    assembly = await store.begin(digest_of(body), len(body))
+    await assembly.append(body)
+    async with aclosing(assembly.chunks(0, len(body))) as early:
+        parts = [await anext(early)]
+        await assembly.commit()
+        blob = await store.open(digest_of(body))
+        assert blob is not None
+        async with aclosing(blob.chunks(0, len(body))) as late:
+            first = await anext(late)
+            await store.drop(digest_of(body))
+            assert not blob_path(tmp_path, body).exists()
+            assert first + b"".join([chunk async for chunk in late]) == body
+        parts += [chunk async for chunk in early]
+    await assembly.aclose()
+    assert b"".join(parts) == body
+
+
+@pytest.mark.usefixtures("short_segments")
+async def test_a_blob_that_could_not_be_deleted_does_not_bar_its_successor(
+    store: FileStore, tmp_path: Path
+) -> None:
+    body = random.Random(24).randbytes(1200 * KIB)
+    await assembled(store, body)
+    shutil.copytree(blob_path(tmp_path, body), tmp_path / "copy")
+    await store.drop(digest_of(body))
+    (tmp_path / "copy").rename(blob_path(tmp_path, body))
+    await assembled(store, body)
+    assert await read(store, body) == body
+
+
+@pytest.mark.usefixtures("short_segments")
+async def test_what_an_earlier_release_kept_in_one_file_is_held(store: FileStore, tmp_path: Path) -> None:
+    body = random.Random(25).randbytes(1200 * KIB)
+    await store.write(digest_of(body), body)
+    assert blob_path(tmp_path, body).is_file()
+    store = await reopened(store, tmp_path)
+    assert await read(store, body) == body
+    staged = await store.stage(digest_of(body), 1)
+    assert staged is not None
+    assert staged.read_bytes() == body[512 * KIB : 1024 * KIB]
+    await store.drop(digest_of(body))
+    assert not blob_path(tmp_path, body).exists()
+
+
 async def test_second_user_is_refused_in_one_line(store: FileStore, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"in use by another process; stop that or choose another") as caught:
         await FileStore.open_dir(tmp_path)
@@ -339,7 +438,7 @@ async def test_corrupt_tag_is_dropped(store: FileStore, tmp_path: Path) -> None:
     assert not path.exists()
 
 
-@pytest.mark.parametrize("step", ["load_table", "open_sized"])
+@pytest.mark.parametrize("step", ["load_table", "open_blob"])
 async def test_what_is_let_go_while_it_is_opened_is_not_lost(
     store: FileStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

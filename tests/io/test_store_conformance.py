@@ -336,6 +336,12 @@ async def test_segments_are_staged_and_appended(store: Store) -> None:
         assert staged is not None
         assert staged.read_bytes() == expected
         assert await store.segment_meta(digest, index) == meta(body, index)
+        own = await store.own_staged(digest, index)
+        assert own == staged
+        own.write_bytes(b"what the swarm found elsewhere")
+    blob = await store.open(digest)
+    assert blob is not None
+    assert await read(blob, 0, len(body)) == body
     for index in (-1, 2):
         assert await store.segment_meta(digest, index) is None
         assert await store.stage(digest, index) is None

@@ -112,6 +112,32 @@ async def test_wrong_bytes_of_a_peer_never_count(tmp_path: Path) -> None:
         assert 5 not in leech.have
 
 
+async def test_a_file_that_is_known_to_be_whole_is_never_written(tmp_path: Path) -> None:
+    """It may be a held blob's: to find what rotted, and to drop it all, is for the store."""
+    rotten = bytearray(DATA)
+    rotten[5 * MIB] ^= 1
+    path = path_of(tmp_path / "a", META)
+    path.write_bytes(rotten)
+    good_path = path_of(tmp_path / "c", META)
+    good_path.write_bytes(DATA)
+    async with (
+        open_swarm("127.0.0.1", 0) as one,
+        open_swarm("127.0.0.1", 0) as two,
+        open_swarm("127.0.0.1", 0) as three,
+    ):
+        held = await one.add(META, path, complete=True)
+        leech = await two.add(META, path_of(tmp_path / "b", META), complete=False)
+        leech.connect("127.0.0.1", one.port)
+        with trio.fail_after(20):
+            while len(leech.have) < META.segment.piece_count - 1:
+                await leech.changed.wait()
+        await three.add(META, good_path, complete=True)
+        held.connect("127.0.0.1", three.port)
+        leech.connect("127.0.0.1", three.port)
+        await wait_until_readable(leech)
+        assert path.read_bytes() == rotten
+
+
 async def test_each_ban_is_told() -> None:
     async with open_swarm("127.0.0.1", 0) as swarm:
         told: list[str] = []

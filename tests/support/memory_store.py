@@ -251,6 +251,9 @@ class MemoryStore:
     def staged_path(self, digest: Digest, index: int) -> Path:
         return self.staging / f"{digest.hex}.{index}"
 
+    async def own_staged(self, digest: Digest, index: int) -> Path:
+        return self.staged_path(digest, index)
+
     async def staged(self, digest: Digest) -> frozenset[int]:
         await trio.lowlevel.checkpoint()
         return frozenset(int(path.name.split(".")[1]) for path in self.staging.glob(f"{digest.hex}.*"))

@@ -56,6 +56,14 @@ class StepFiles(Files):
         self._step("unlink")
         super().unlink(path)
 
+    def link(self, source: Path, target: Path) -> None:
+        self._step("link")
+        super().link(source, target)
+
+    def remove_dir(self, path: Path) -> None:
+        self._step("remove_dir")
+        super().remove_dir(path)
+
     def make_dir(self, path: Path) -> None:
         self._step("make_dir")
         super().make_dir(path)
@@ -78,6 +86,7 @@ class CutFiles(StepFiles):
         self._synced: dict[int, bytes] = {}
         self._names: dict[Path, int] = {}
         self._dirs: set[Path] = {root}
+        self._moved: dict[Path, Path] = {}  # directories whose new place is not durable yet
         for folder, _, names in os.walk(root):
             self._dirs.add(Path(folder))
             for name in names:
@@ -105,6 +114,15 @@ class CutFiles(StepFiles):
         self._see(path, synced=False)
         return file
 
+    def link(self, source: Path, target: Path) -> None:
+        super().link(source, target)
+        self._see(target, synced=False)
+
+    def rename(self, source: Path, target: Path) -> None:
+        super().rename(source, target)
+        if target.is_dir():
+            self._moved[target] = source
+
     def sync(self, file: Descriptor) -> None:
         super().sync(file)
         status = os.fstat(file.fd)
@@ -115,9 +133,17 @@ class CutFiles(StepFiles):
         self._names = {name: inode for name, inode in self._names.items() if name.parent != path}
         for entry in os.scandir(path):
             if entry.is_dir():
-                self._dirs.add(Path(entry.path))
+                self._settle(Path(entry.path))
             else:
                 self._names[Path(entry.path)] = entry.inode()
+
+    def _settle(self, folder: Path) -> None:
+        """A directory's place is durable, with the names that were so in its old one."""
+        old = self._moved.pop(folder, folder)
+        self._dirs = self._dirs - {old} | {folder}
+        self._names = {
+            (folder / name.name if name.parent == old else name): inode for name, inode in self._names.items()
+        }
 
     def close(self) -> None:
         for fd in self._open.values():
