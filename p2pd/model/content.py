@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from enum import StrEnum
 
 from p2pd.model.errors import InvalidReference, Stale, WrongContent
 from p2pd.model.json_text import json_object
@@ -17,6 +18,7 @@ from p2pd.model.reference import Digest
 
 __all__ = [
     "Descriptor",
+    "Holding",
     "Manifest",
     "Place",
     "StaleTag",
@@ -47,6 +49,13 @@ class Descriptor:
     digest: Digest
     size: int
     media_type: str
+
+
+class Holding(StrEnum):
+    """How much of a blob a seeder has."""
+
+    WHOLE = "whole"
+    PULLING = "pulling"
 
 
 @dataclass(frozen=True, slots=True)

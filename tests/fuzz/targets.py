@@ -53,7 +53,7 @@ from p2pd.wire.paging import is_by_name, link_to_next, next_query
 from p2pd.wire.ranges import ByteRange, RangeNotSatisfiable, parse_range
 from p2pd.wire.registry_api import BaseCheck, TagsRequest, Upstreams, parse_request
 from p2pd.wire.registry_errors import ApiError, error_answer
-from p2pd.wire.response import content_length, content_range, retry_after
+from p2pd.wire.response import content_length, content_range, holding, retry_after
 from p2pd.wire.txt import encode_txt, parse_txt
 from seeder.config import SeederConfig
 
@@ -102,6 +102,7 @@ def answer_headers(data: bytes) -> None:
     assert wait is None or 0.0 <= wait <= 3600.0
     length = content_length(text)
     assert length is None or 0 <= length < 10**18
+    holding(text)
     cut = content_range(text)
     assert cut is None or 0 <= cut.start < cut.stop <= cut.size
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pd.wire.response import ContentRange, content_length, content_range, retry_after
+from p2pd.model.content import Holding
+from p2pd.wire.response import ContentRange, content_length, content_range, holding, retry_after
 
 NOW = 1_700_000_000.0
 
@@ -54,9 +55,25 @@ def test_content_length(value: str | None, expected: int | None) -> None:
     assert content_length(value) == expected
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("whole", Holding.WHOLE),
+        (" Pulling ", Holding.PULLING),
+        ("half", None),
+        ("whole, pulling", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_holding(value: str | None, expected: Holding | None) -> None:
+    assert holding(value) is expected
+
+
 @given(st.text(max_size=100))
 def test_garbage_never_raises_and_stays_in_bounds(value: str) -> None:
     content_length(value)
+    holding(value)
     found = content_range(value)
     assert found is None or 0 <= found.start < found.stop <= found.size
     seconds = retry_after(value, NOW)
