@@ -12,7 +12,7 @@ import structlog
 import trio
 
 from p2pd.app.flights import Flights
-from p2pd.model.content import Descriptor, Manifest, filter_referrers
+from p2pd.model.content import Descriptor, Holding, Manifest, filter_referrers
 from p2pd.model.errors import InvalidReference, NotFound, RateLimited, StoreError, Unavailable
 from p2pd.model.layout import Layout, SegmentMeta
 from p2pd.model.listing import LISTING_LIMIT, Listing, ListingKey
@@ -103,6 +103,19 @@ class SeederContent:
         key = ListingKey.referrers(repository, digest)
         found = await self._list(key, lambda: self._origin.referrers(repository, digest))
         return replace(found, body=filter_referrers(found.body, artifact_type))
+
+    def holding(self, digest: Digest) -> Holding | None:
+        """Whether the blob is here whole or on its way here; None for one that is passed through."""
+        if self._store.size_of(digest) is not None:
+            return Holding.WHOLE
+        return Holding.PULLING if self._transfers.is_running(digest) else None
+
+    def has_segment(self, digest: Digest, index: int) -> bool:
+        """Whether `segment_meta` has no bytes to wait for."""
+        if self._store.size_of(digest) is not None:
+            return True
+        partial = self._transfers.assembly(digest)
+        return partial is not None and partial.segment_meta(index) is not None
 
     async def segment_meta(
         self, repository: Repository, digest: Digest, size: int, index: int

@@ -130,6 +130,7 @@ async def _serve(
         extra_routes=[segment_route(content, upstreams, metrics), *monitor.routes],
         deadline=ANSWER_WITHIN,
         observer=metrics,
+        holding=content.holding,
     )
     listen = config.seeder.listen
     await serve(

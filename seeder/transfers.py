@@ -89,6 +89,15 @@ class Transfers:
         """How many are running or wait for their turn."""
         return len(self._running)
 
+    def is_running(self, digest: Digest) -> bool:
+        """Whether the blob is on its way, or waits for its turn."""
+        return digest in self._running
+
+    def assembly(self, digest: Digest) -> Partial | None:
+        """What is there of a blob on its way, once its origin has answered."""
+        transfer = self._running.get(digest)
+        return None if transfer is None else transfer.partial
+
     async def obtain(self, repository: Repository, digest: Digest) -> Partial:
         """The assembly of the blob, begun if need be, as soon as its origin has answered.
 

@@ -27,7 +27,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from p2pd.io.registry_blobs import BlobSender
 from p2pd.io.registry_response import Response, range_of, where_raised
-from p2pd.model.content import OCI_INDEX, Manifest
+from p2pd.model.content import OCI_INDEX, Holding, Manifest
 from p2pd.model.errors import OurFault, P2pdError, Unavailable, WrongContent
 from p2pd.model.listing import Listing, tags_of
 from p2pd.model.reference import Digest
@@ -66,6 +66,7 @@ def build_app(
     stall: float = 600.0,
     cooldown: float = 10.0,
     observer: RequestObserver | None = None,
+    holding: Callable[[Digest], Holding | None] = lambda _digest: None,
 ) -> Starlette:
     """An ASGI application: `extra_routes` first, everything else is the registry API over `content`.
 
@@ -73,9 +74,11 @@ def build_app(
     chunk of a body, after which it is cut; a guard behind `content`, which ends what has no live source
     long before: a layer may wait for minutes in a seeder's line on a slow link. `cooldown`: how
     long a blob whose body was cut answers 503. `observer` is told of every answer but those of extra routes.
+    `holding`: how much of a blob is here, as its answers say when their headers go; None for nothing.
     """
     app = Starlette(routes=list(extra_routes))
-    app.router.default = _Registry(content, upstreams, deadline, BlobSender(stall, cooldown), observer)
+    blobs = BlobSender(stall, cooldown, holding)
+    app.router.default = _Registry(content, upstreams, deadline, blobs, observer)
     return app
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 import structlog
@@ -10,11 +10,13 @@ import trio
 from starlette.datastructures import Headers
 
 from p2pd.io.registry_response import Response, range_of, where_raised
+from p2pd.model.content import Holding
 from p2pd.model.errors import OurFault, P2pdError, Unavailable, WrongContent, fresh
 from p2pd.model.reference import Digest
 from p2pd.ports.content import Blob
 from p2pd.wire.ranges import ByteRange
 from p2pd.wire.registry_api import BlobRequest
+from p2pd.wire.response import HOLDING_HEADER
 
 __all__ = ["BlobSender"]
 
@@ -50,11 +52,13 @@ class _Cooling:
 class BlobSender:
     """Sends blobs; one whose body ended short is refused for `cooldown` seconds.
 
-    `stall`: the longest wait for the next chunk, in seconds, after which a body ends.
+    `stall`: the longest wait for the next chunk, in seconds, after which a body ends. `holding`: what
+    clients are told of how much of a blob is here; None for nothing.
     """
 
-    def __init__(self, stall: float, cooldown: float) -> None:
+    def __init__(self, stall: float, cooldown: float, holding: Callable[[Digest], Holding | None]) -> None:
         self._stall = stall
+        self._holding = holding
         self._cooling = _Cooling(cooldown)
 
     def check(self, digest: Digest) -> None:
@@ -86,11 +90,15 @@ class BlobSender:
         answer["Content-Length"] = str(body.stop - body.start)
         if wanted is not None:
             answer["Content-Range"] = wanted.content_range
-        response.prepare(206 if wanted else 200, answer)
+        response.prepare(206 if wanted else 200, answer, lambda: self._told(request.digest))
         if method == "HEAD":
             await response.end()
         else:
             await self._stream(request, blob, body, response, start_by)
+
+    def _told(self, digest: Digest) -> dict[str, str]:
+        holding = self._holding(digest)
+        return {} if holding is None else {HOLDING_HEADER: holding.value}
 
     async def _stream(
         self, request: BlobRequest, blob: Blob, body: ByteRange, response: Response, start_by: float

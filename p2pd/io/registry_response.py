@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import PurePath
 
 import trio
@@ -27,6 +28,7 @@ class Response:
         self._lock = trio.Lock()
         self._status = 0
         self._headers: list[tuple[bytes, bytes]] = []
+        self._last_headers: Callable[[], Mapping[str, str]] = dict
         self.is_started = False
         self.began_at = trio.current_time()
         self.first_byte_at: float | None = None
@@ -37,18 +39,24 @@ class Response:
         first = None if self.first_byte_at is None else self.first_byte_at - self.began_at
         observer.answered(kind, self._status if self.is_started else _LEFT, first, self.error)
 
-    def prepare(self, status: int, headers: dict[str, str]) -> None:
+    def prepare(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        last_headers: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
+        """`last_headers`: those that say how things are when they go, which may be seconds later."""
         self._status = status
-        self._headers = [(key.lower().encode(), value.encode("latin-1")) for key, value in headers.items()]
+        self._headers = _encoded(headers)
+        self._last_headers = last_headers
 
     async def start(self) -> None:
         async with self._lock:
             if self.is_started:
                 return
             self.is_started = True
-            await self._send(
-                {"type": "http.response.start", "status": self._status, "headers": self._headers}
-            )
+            headers = [*self._headers, *_encoded(self._last_headers())]
+            await self._send({"type": "http.response.start", "status": self._status, "headers": headers})
 
     async def body(self, data: bytes) -> None:
         if not self.is_started:
@@ -72,6 +80,10 @@ class Response:
         if not self._head_only:
             await self.body(body)
         await self.end()
+
+
+def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(key.lower().encode(), value.encode("latin-1")) for key, value in headers.items()]
 
 
 def range_of(headers: Headers, method: str, etag: str, size: int) -> ByteRange | None:

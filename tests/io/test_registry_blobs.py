@@ -5,15 +5,20 @@ from __future__ import annotations
 import random
 import socket
 import struct
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import httpx
 import pytest
 import structlog
 import trio
 
+from p2pd.io.registry_app import build_app
 from p2pd.model import errors
+from p2pd.model.content import Holding
+from p2pd.wire.response import HOLDING_HEADER
 from tests.support.memory_content import MemoryContent
-from tests.support.mirror import mirror, port_of, raw_get, read_to_fin
+from tests.support.mirror import UPSTREAMS, client_of, mirror, port_of, raw_get, read_to_fin, serving
 from tests.support.waiting import until
 
 DATA = random.Random(7).randbytes(1_000_000)
@@ -59,6 +64,43 @@ async def test_blob_whole_head_and_ranges() -> None:
         answer = await client.get(path, headers={"If-None-Match": etag})
         assert answer.status_code == 200
     assert blob.open_streams == 0
+
+
+async def test_a_mirror_that_cannot_know_says_nothing_of_how_much_is_here() -> None:
+    content = MemoryContent()
+    digest, _ = content.add_blob(DATA)
+    async with mirror(content) as client:
+        for method in ("GET", "HEAD"):
+            assert HOLDING_HEADER not in (await client.request(method, f"/v2/a/blobs/{digest}")).headers
+
+
+async def test_how_much_is_here_is_told_as_it_is_when_the_headers_go() -> None:
+    content = MemoryContent()
+    digest, blob = content.add_blob(DATA)
+    said = [Holding.PULLING]
+    app = build_app(content, upstreams=UPSTREAMS, holding=lambda _: said[-1])
+    began, chunks = trio.Event(), blob.chunks
+
+    async def late(start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        began.set()
+        while said[-1] is Holding.PULLING:
+            await trio.lowlevel.checkpoint()
+        async with aclosing(chunks(start, stop)) as opened:
+            async for chunk in opened:
+                yield chunk
+
+    blob.chunks = late  # type: ignore[method-assign] # its bytes come when it is whole
+    answers: list[httpx.Response] = []
+
+    async def get(client: httpx.AsyncClient) -> None:
+        answers.append(await client.get(f"/v2/a/blobs/{digest}", headers={"Range": "bytes=5-9"}))
+
+    with trio.fail_after(20):
+        async with serving(app) as port, client_of(port) as client, trio.open_nursery() as nursery:
+            nursery.start_soon(get, client)
+            await began.wait()
+            said.append(Holding.WHOLE)
+    assert [(answer.status_code, answer.headers[HOLDING_HEADER]) for answer in answers] == [(206, "whole")]
 
 
 async def test_an_empty_blob() -> None:
