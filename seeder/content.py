@@ -105,8 +105,13 @@ class SeederContent:
         return replace(found, body=filter_referrers(found.body, artifact_type))
 
     def holding(self, digest: Digest) -> Holding | None:
-        """Whether the blob is here whole or on its way here; None for one that is passed through."""
-        if self._store.size_of(digest) is not None:
+        """Whether the blob is here whole or on its way here; None for one that is passed through.
+
+        Whole before the disk has it for good: nobody waits for that.
+        """
+        partial = self._transfers.assembly(digest)
+        is_assembled = partial is not None and partial.frontier >= partial.size
+        if is_assembled or self._store.size_of(digest) is not None:
             return Holding.WHOLE
         return Holding.PULLING if self._transfers.is_running(digest) else None
 
