@@ -17,7 +17,7 @@ from p2pd.decide.health import Reach, Turn
 from p2pd.decide.plan import Way
 from p2pd.io.seeder_client import SEGMENT_WAIT
 from p2pd.model.admin import Source
-from p2pd.model.content import Descriptor, Manifest
+from p2pd.model.content import Descriptor, Holding, Manifest
 from p2pd.model.errors import Denied, NotFound, OriginFault, RateLimited, Stale, Unavailable, WrongContent
 from p2pd.model.layout import SegmentMeta
 from p2pd.model.reference import Digest, Repository, Tag
@@ -44,6 +44,10 @@ _AT_ONCE = 0.002
 
 def _never() -> float:
     return -inf
+
+
+def _ignore(_holding: Holding | None) -> None:
+    pass
 
 
 class _Rung:
@@ -133,12 +137,26 @@ class Wan:
 
         return await self._climb(repository, read, len)
 
-    async def segment(self, repository: Repository, digest: Digest, size: int, index: int) -> SegmentMeta:
-        """Piece hashes from a seeder, however long it takes to have them."""
+    async def segment(
+        self,
+        repository: Repository,
+        digest: Digest,
+        size: int,
+        index: int,
+        on_holding: Callable[[Holding | None], None] = _ignore,
+        *,
+        is_patient: bool = True,
+    ) -> SegmentMeta:
+        """Piece hashes from a seeder, however long it takes to have them.
+
+        `on_holding` is told what each answer says of the blob; not `is_patient`: the first one at once.
+        """
         while True:
             rung, asked_at = self._first_seeder(repository), trio.current_time()
             try:
-                meta = await self._seeder_sources[rung.name].segment(repository, digest, size, index)
+                answer = await self._seeder_sources[rung.name].segment(
+                    repository, digest, size, index, is_patient=is_patient
+                )
             except Unavailable as error:
                 if trio.current_time() - asked_at < SEGMENT_WAIT / 2:
                     # It did not wait for bytes to come; thought to be up, it would keep peers unheard.
@@ -147,8 +165,15 @@ class Wan:
                 log.debug("wan.segment_waits", digest=str(digest), segment=index, reason=str(error))
                 await trio.sleep(0.5)
                 continue
-            self._note(rung, rung.reach.succeeded(repository.registry))
-            return meta
+            on_holding(answer.holding)
+            if answer.meta is not None:
+                self._note(rung, rung.reach.succeeded(repository.registry))
+                return answer.meta
+            # That it has yet to get the bytes says nothing of the registry that it gets them from.
+            self._note(rung, rung.reach.answered())
+            if is_patient:
+                await trio.sleep(0.5)
+            is_patient = True
 
     async def read_range(
         self,
@@ -159,17 +184,19 @@ class Wan:
         span: tuple[int, int],
         on_bytes: Callable[[int], None],
         others_came_at: Callable[[], float] = _never,
+        on_holding: Callable[[Holding | None], None] = _ignore,
     ) -> bytes:
         """Bytes [start, stop) of a blob by one way; `on_bytes(0)` is called when headers are there.
 
         `others_came_at`: when bytes last came of what the same source gives beside it. Where they came
-        since the last of these, its silence is no failure of the source.
+        since the last of these, its silence is no failure of the source. `on_holding` is told what each
+        answer of a seeder says of the blob.
         """
         start, stop = span
         parts: list[bytes] = []
         while start < stop:
             part = await self._read_some(
-                way, repository, digest, size, (start, stop), on_bytes, others_came_at
+                way, repository, digest, size, (start, stop), on_bytes, others_came_at, on_holding
             )
             parts.append(part)
             start += len(part)
@@ -184,6 +211,7 @@ class Wan:
         span: tuple[int, int],
         on_bytes: Callable[[int], None],
         others_came_at: Callable[[], float],
+        on_holding: Callable[[Holding | None], None],
     ) -> bytes:
         """What one answer has of [start, stop), from `start` on: it may be less than was asked for."""
         start, stop = span
@@ -199,6 +227,8 @@ class Wan:
             if stream.stop <= start:
                 raise Unavailable(f"{rung.name} gives nothing of {digest} from byte {start} on")
             on_bytes(0)
+            if not rung.is_origin:
+                on_holding(stream.holding)
             skip, began, came = start - stream.start, trio.current_time(), 0
             wanted = min(stop, stream.stop) - stream.start
             asked_at = began

@@ -34,7 +34,7 @@ from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.ports.origin import BlobStream
 from p2pd.wire.paging import is_by_name, next_query, paging_of
 from p2pd.wire.registry_errors import FAULT_HEADER, WRONG_CONTENT_CODES
-from p2pd.wire.response import content_length, content_range, retry_after
+from p2pd.wire.response import HOLDING_HEADER, content_length, content_range, holding, retry_after
 
 __all__ = ["RegistryClient", "check", "fault_of"]
 
@@ -123,7 +123,7 @@ class RegistryClient(ABC):
         try:
             size, first, end = _extent(response, start, stop)
             async with aclosing(_exactly(response, end - first)) as chunks:
-                yield BlobStream(size, first, end, chunks)
+                yield BlobStream(size, first, end, chunks, holding(response.headers.get(HOLDING_HEADER)))
         finally:
             await response.aclose()  # a generator that nobody began to read closes nothing
 

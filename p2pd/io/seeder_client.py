@@ -7,11 +7,14 @@ from urllib.parse import quote
 
 import httpx
 
-from p2pd.io.http import HttpPool, Timeouts, read_body
+from p2pd.io.http import HttpPool, Timeouts, discard, read_body
 from p2pd.io.registry_client import RegistryClient, check
+from p2pd.model.content import Holding
 from p2pd.model.errors import WrongContent
 from p2pd.model.layout import SHA1_BYTES, Layout, SegmentMeta
 from p2pd.model.reference import Digest, Repository
+from p2pd.ports.origin import SegmentAnswer
+from p2pd.wire.response import HOLDING_HEADER, holding
 
 __all__ = ["SITE_HEADER", "SeederClient"]
 
@@ -44,17 +47,24 @@ class SeederClient(RegistryClient):
         await self._pool.aclose()
         await self._patient_pool.aclose()
 
-    async def segment(self, repository: Repository, digest: Digest, size: int, index: int) -> SegmentMeta:
-        """See `SeederOrigin.segment`. Unavailable when it is not there in SEGMENT_WAIT s: ask again."""
+    async def segment(
+        self, repository: Repository, digest: Digest, size: int, index: int, *, is_patient: bool = True
+    ) -> SegmentAnswer:
+        """See `SeederOrigin.segment`. A patient question is answered after SEGMENT_WAIT s: ask again."""
         what = f"the hashes of segment {index} of {digest}"
         path = f"/p2pd/v1/segments/{repository.name}/{digest}/{index}"
-        response = await self._patient_pool.send("GET", self._at(path, repository, f"size={size}"), self._who)
-        await check(response, {200}, what)
+        query = f"size={size}&wait={SEGMENT_WAIT if is_patient else 0:.0f}"
+        # Patiently in any case: a seeder that does not know `wait` holds every question back.
+        response = await self._patient_pool.send("GET", self._at(path, repository, query), self._who)
+        await check(response, {200, 202}, what)
+        if response.status_code == 202:
+            await discard(response)
+            return SegmentAnswer(None, Holding.PULLING)
         limit = SHA1_BYTES * Layout(size).stripes_per_segment
         meta = SegmentMeta(digest, size, index, await read_body(response, limit))
         if not meta.is_consistent:
             raise WrongContent(f"{response.url.host} sends {what} in a wrong number")
-        return meta
+        return SegmentAnswer(meta, holding(response.headers.get(HOLDING_HEADER)))
 
     async def _send(
         self,

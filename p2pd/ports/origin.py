@@ -7,11 +7,11 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from p2pd.model.content import Descriptor, Manifest
+from p2pd.model.content import Descriptor, Holding, Manifest
 from p2pd.model.layout import SegmentMeta
 from p2pd.model.reference import Digest, Repository, Tag
 
-__all__ = ["BlobStream", "Origin", "SeederOrigin"]
+__all__ = ["BlobStream", "Origin", "SeederOrigin", "SegmentAnswer"]
 
 
 @dataclass(slots=True)
@@ -20,13 +20,23 @@ class BlobStream:
 
     `chunks` yields non-empty chunks in order and ends exactly at `stop`; an early end of the
     connection is raised as Unavailable. `start` may be lower than asked for when the server
-    does not honour ranges: the caller skips what it has.
+    does not honour ranges: the caller skips what it has. `holding`: what the server, a seeder, said
+    when it began, if anything.
     """
 
     size: int
     start: int
     stop: int
     chunks: AsyncIterator[bytes]
+    holding: Holding | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentAnswer:
+    """What a seeder said of a segment: no `meta` while it lacks bytes of it."""
+
+    meta: SegmentMeta | None
+    holding: Holding | None = None
 
 
 class Origin(Protocol):
@@ -74,6 +84,11 @@ class Origin(Protocol):
 class SeederOrigin(Origin, Protocol):
     """A seeder: an origin that also hands out swarm metadata."""
 
-    async def segment(self, repository: Repository, digest: Digest, size: int, index: int) -> SegmentMeta:
-        """Piece hashes of one segment; waits while the seeder is itself still pulling it."""
+    async def segment(
+        self, repository: Repository, digest: Digest, size: int, index: int, *, is_patient: bool = True
+    ) -> SegmentAnswer:
+        """Piece hashes of one segment; waits for them where it `is_patient`, though not for ever.
+
+        A seeder from before this was told waits in any case, and is then Unavailable.
+        """
         ...

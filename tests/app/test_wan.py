@@ -14,6 +14,8 @@ from p2pd.app.metrics import Metrics
 from p2pd.app.wan import ORIGIN_DEADLINE, SEEDER_DEADLINE, Wan
 from p2pd.decide.plan import Way
 from p2pd.io.origin import OriginClient
+from p2pd.io.seeder_client import SEGMENT_WAIT
+from p2pd.model.content import Holding
 from p2pd.model.errors import (
     Denied,
     NotFound,
@@ -92,6 +94,82 @@ async def test_down_and_up_again(autojump_clock: MockClock) -> None:
     await trio.sleep(0.5)
     await ladder.wan.blob_size(REPOSITORY, ladder.digest)
     assert ladder.seeder_up() == 1
+
+
+async def test_a_question_in_a_hurry_is_followed_by_a_patient_one(autojump_clock: MockClock) -> None:
+    ladder = Ladder()
+    seeder, said = ladder.seeders[0], list[tuple[Holding | None, float]]()
+    seeder.line[ladder.digest] = waits = trio.Event()
+
+    async def ask() -> None:
+        await ladder.wan.segment(
+            REPOSITORY,
+            ladder.digest,
+            len(BODY),
+            0,
+            lambda holding: said.append((holding, trio.current_time())),
+            is_patient=False,
+        )
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        await trio.sleep(SEGMENT_WAIT + 5)
+        waits.set()
+    assert [holding for holding, _ in said] == [Holding.PULLING, Holding.PULLING, Holding.WHOLE]
+    assert [at for _, at in said] == pytest.approx([0, SEGMENT_WAIT, SEGMENT_WAIT + 5], abs=0.1)
+    assert seeder.asked["segment"] == 3
+    assert ladder.seeder_up() == 1
+
+
+async def test_that_hashes_have_yet_to_come_says_nothing_of_the_registry(autojump_clock: MockClock) -> None:
+    ladder = Ladder()
+    (seeder,) = ladder.seeders
+    seeder.fault = beyond(RateLimited("slow down", 20.0))
+    await ladder.wan.blob_size(REPOSITORY, ladder.digest)
+    assert (ladder.seeder_up(), ladder.upstream_up("s0")) == (1, 0)
+    await trio.sleep(20)
+    seeder.fault = None
+    seeder.line[ladder.digest] = trio.Event()
+    with trio.move_on_after(5):
+        await ladder.wan.segment(REPOSITORY, ladder.digest, len(BODY), 0, is_patient=False)
+    assert seeder.asked["segment"] == 2
+    assert (ladder.seeder_up(), ladder.upstream_up("s0")) == (1, 0)
+
+
+async def test_a_seeder_that_says_nothing_holds_the_hurried_back_and_is_not_blamed(
+    autojump_clock: MockClock,
+) -> None:
+    ladder = Ladder()
+    seeder, said = ladder.seeders[0], list[Holding | None]()
+    seeder.is_old = True
+    seeder.line[ladder.digest] = waits = trio.Event()
+
+    async def ask() -> None:
+        await ladder.wan.segment(REPOSITORY, ladder.digest, len(BODY), 0, said.append, is_patient=False)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        await trio.sleep(SEGMENT_WAIT + 5)
+        waits.set()
+    assert said == [None]
+    assert seeder.asked["segment"] == 2
+    assert ladder.seeder_up() == 1
+
+
+async def test_each_range_of_a_seeder_tells_how_much_it_has(autojump_clock: MockClock) -> None:
+    ladder = Ladder()
+    said: list[Holding | None] = []
+
+    async def read(way: Way) -> None:
+        await ladder.wan.read_range(
+            way, REPOSITORY, ladder.digest, len(BODY), (0, 10), lambda _: None, on_holding=said.append
+        )
+
+    await read(Way.SEEDER)
+    ladder.seeders[0].is_old = True
+    await read(Way.SEEDER)
+    await read(Way.ORIGIN)
+    assert said == [Holding.WHOLE, None], "an origin's word would be about itself"
 
 
 async def test_who_hangs_has_a_deadline(autojump_clock: MockClock) -> None:

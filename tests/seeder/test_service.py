@@ -22,7 +22,7 @@ from benchmarks.testbed.registry import (
 )
 from p2pd.app.config import parse
 from p2pd.io.seeder_client import SeederClient
-from p2pd.model.content import OCI_MANIFEST, StaleTag
+from p2pd.model.content import OCI_MANIFEST, Holding, StaleTag
 from p2pd.model.errors import (
     ConfigError,
     NotFound,
@@ -34,6 +34,7 @@ from p2pd.model.errors import (
 from p2pd.model.layout import SEGMENT
 from p2pd.model.listing import StaleListing
 from p2pd.model.reference import Digest, Repository, Tag
+from p2pd.ports.origin import SegmentAnswer
 from seeder.cli import main
 from seeder.config import SeederConfig
 from seeder.service import run_seeder, usage_path
@@ -141,8 +142,8 @@ async def test_wrong_bytes_reach_nobody_and_leave_nothing(
 async def test_metadata_as_soon_as_it_is_there(registry: FaultRegistry, client: SeederClient) -> None:
     digest = registry.add_blob(BODY)
     for index in (0, 1):
-        meta = await client.segment(APP, digest, len(BODY), index)
-        assert meta == meta_of(digest, BODY, len(BODY), index)
+        answer = await client.segment(APP, digest, len(BODY), index)
+        assert answer.meta == meta_of(digest, BODY, len(BODY), index)
     assert registry.count("GET /v2/app/blobs/") == 1
     with pytest.raises(NotFound):
         await client.segment(APP, digest, len(BODY) + 1, 0)
@@ -152,6 +153,28 @@ async def test_metadata_as_soon_as_it_is_there(registry: FaultRegistry, client: 
         await client.segment(Repository("else.test", "app"), digest, len(BODY), 0)
     with pytest.raises(OriginFault):
         await client.segment(APP, digest, len(BODY), 9)
+
+
+async def test_it_says_whether_it_is_still_pulling_a_blob(
+    registry: FaultRegistry, client: SeederClient
+) -> None:
+    digest = registry.add_blob(BODY)
+    gate = trio.Event()
+
+    async def hold(exchange: Exchange) -> None:
+        await gate.wait()
+        await honest(exchange)
+
+    registry.fault("GET /v2/app/blobs/", hold)
+    ask = partial(client.segment, APP, digest, len(BODY), 1)
+    assert await ask(is_patient=False) == SegmentAnswer(None, Holding.PULLING)
+    gate.set()
+    assert (await ask()).meta == meta_of(digest, BODY, len(BODY), 1)
+    assert await read(client, digest) == BODY
+    for start in (0, 1000):
+        async with client.open_blob(APP, digest, start, start + 10) as stream:
+            assert stream.holding is Holding.WHOLE
+    assert (await ask(is_patient=False)).holding is Holding.WHOLE
 
 
 async def test_what_the_origin_says_is_passed_on(registry: FaultRegistry, client: SeederClient) -> None:

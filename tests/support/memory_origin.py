@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 
 import trio
 
 from p2pd.io.http import Timeouts
 from p2pd.io.seeder_client import SEGMENT_WAIT
-from p2pd.model.content import Descriptor, Manifest
+from p2pd.model.content import Descriptor, Holding, Manifest
 from p2pd.model.errors import NotFound, P2pdError, Unavailable, fresh
 from p2pd.model.layout import Layout, SegmentMeta
 from p2pd.model.reference import Digest, Repository, Tag
-from p2pd.ports.origin import BlobStream
+from p2pd.ports.origin import BlobStream, SegmentAnswer
+from seeder.service import ANSWER_WITHIN
 
 __all__ = ["MemoryOrigin", "digest_of"]
 
@@ -35,7 +36,9 @@ class MemoryOrigin:
     """`SeederOrigin` over a dict. `fault`, when set, is raised by every call; it is set
     to Unavailable once `fault_after` bytes were given. One that `is_silent` never answers for a
     segment or a blob, and says so to nobody; one that `hangs_for` seconds does not answer for so long, and
-    has then failed. A blob in `line` it has yet to get itself: it answers, and nothing comes until then.
+    has then failed. A blob in `line` it has yet to get itself: headers come by `ANSWER_WITHIN`, bytes then;
+    one that `is_old` does not say so, and answers no question for hashes sooner. `hashes_after`: seconds that
+    such an answer takes.
 
     `bytes_s` limits all streams together; `given` counts blob bytes, `asked` calls by name.
     """
@@ -49,6 +52,8 @@ class MemoryOrigin:
         self.is_silent = False
         self.hangs_for: float | None = None
         self.line: dict[Digest, trio.Event] = {}
+        self.is_old = False
+        self.hashes_after = 0.0
         self.bytes_s = bytes_s
         self.given: Counter[Digest] = Counter()
         self.asked: Counter[str] = Counter()
@@ -89,10 +94,12 @@ class MemoryOrigin:
     ) -> AsyncGenerator[BlobStream, None]:
         self._check("open_blob")
         await self._answer()
+        with suppress(Unavailable):
+            await self._turn(digest, ANSWER_WITHIN)
         data = self._blob(digest)
         stop = len(data) if stop is None else stop
         async with aclosing(self._chunks(digest, data, start, stop)) as chunks:
-            yield BlobStream(len(data), start, stop, chunks)
+            yield BlobStream(len(data), start, stop, chunks, self._holding(digest))
 
     async def _chunks(
         self, digest: Digest, data: bytes, start: int, stop: int
@@ -127,15 +134,29 @@ class MemoryOrigin:
         await trio.lowlevel.checkpoint()
         return b'{"schemaVersion":2,"manifests":[]}'
 
-    async def segment(self, repository: Repository, digest: Digest, size: int, index: int) -> SegmentMeta:
+    async def segment(
+        self, repository: Repository, digest: Digest, size: int, index: int, *, is_patient: bool = True
+    ) -> SegmentAnswer:
         self._check("segment")
         await self._answer()
-        await self._turn(digest, SEGMENT_WAIT)
+        await trio.sleep(self.hashes_after)
+        try:
+            await self._turn(digest, SEGMENT_WAIT if is_patient or self.is_old else 0)
+        except Unavailable:
+            if self.is_old:
+                raise
+            return SegmentAnswer(None, self._holding(digest))
         cut = Layout(size).segment(index)
         data = self._blob(digest)[cut.offset : cut.offset + cut.length]
         pieces = range(0, cut.length, cut.piece_length)
         hashes = b"".join(hashlib.sha1(data[at : at + cut.piece_length]).digest() for at in pieces)
-        return SegmentMeta(digest, size, index, hashes)
+        return SegmentAnswer(SegmentMeta(digest, size, index, hashes), self._holding(digest))
+
+    def _holding(self, digest: Digest) -> Holding | None:
+        if self.is_old:
+            return None
+        waits = digest in self.line and not self.line[digest].is_set()
+        return Holding.PULLING if waits else Holding.WHOLE
 
     async def _answer(self) -> None:
         if self.is_silent:
@@ -147,7 +168,7 @@ class MemoryOrigin:
 
     async def _turn(self, digest: Digest, within: float) -> None:
         with trio.move_on_after(within):
-            if digest in self.line:
+            if digest in self.line and not self.line[digest].is_set():
                 await self.line[digest].wait()
             return
         raise Unavailable("nothing came in time")
