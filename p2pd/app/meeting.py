@@ -290,9 +290,16 @@ class Meeting:
         while True:
             is_late = trio.current_time() - began >= META_PATIENCE
             if state.plan.open_way is Way.SEEDER or (is_late and state.own_way() is Way.SEEDER):
+                # The first answer is to tell at once whether the seeder has the blob. Once is enough.
+                is_patient = state.seeder_has is not None or index not in state.plan.window()[:1]
                 try:
                     meta = await self._site.wan.segment(
-                        state.repository, state.digest, state.layout.size, index
+                        state.repository,
+                        state.digest,
+                        state.layout.size,
+                        index,
+                        state.seeder_said,
+                        is_patient=is_patient,
                     )
                 except P2pdError as error:
                     log.debug("meeting.no_metadata", digest=str(state.digest), reason=str(error))

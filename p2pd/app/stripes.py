@@ -44,6 +44,7 @@ class Stripes:
             span,
             state.bytes_came,
             state.others_came_at,
+            state.seeder_said,
         )
 
     def take(self, stripe: int, data: bytes) -> None:

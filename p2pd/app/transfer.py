@@ -27,7 +27,7 @@ from p2pd.app.transfer_state import REFUSALS, TransferState
 from p2pd.decide.bits import mask_of
 from p2pd.decide.plan import Way
 from p2pd.decide.report import Report
-from p2pd.model.content import Place
+from p2pd.model.content import Holding, Place
 from p2pd.model.errors import P2pdError, Unavailable, WrongContent, fresh
 from p2pd.model.layout import SegmentMeta
 from p2pd.model.messages import Progress, ProgressDelta
@@ -51,7 +51,8 @@ HELD_UP = 2.0
 
 WARM_WITHIN = 3.0
 """Seconds in which a seeder that has a blob tells the hashes of its first segment, however short of CPU this
-node is. Taken for cold, all stripes of all layers are asked for at once, and none comes for half a minute."""
+node is; by them one is judged that does not say whether it has it. Taken for cold, all stripes of all layers
+are asked for at once, and none comes for half a minute."""
 
 TICK = 1.0
 """Longest time between two decisions: how late a change of the WAN's health is noticed."""
@@ -289,8 +290,14 @@ class Transfer:
         return decision.wake_at
 
     def _is_cold(self, window: range, now: float) -> bool:
-        """Whether the seeder lacks bytes of the segment wanted next: hashes come with the last of them."""
-        return bool(window) and window[0] not in self.metas and now - self.started_at > WARM_WITHIN
+        """Whether the seeder lacks bytes of the segment wanted next: hashes come with the last of them.
+
+        It says whether it is still pulling the blob. An older one does not, nor one that was asked nothing.
+        """
+        if not window or window[0] in self.metas:
+            return False
+        said = self._state.seeder_has
+        return now - self.started_at > WARM_WITHIN if said is None else said is Holding.PULLING
 
     def _check_stall(self, now: float) -> None:
         state, plan = self._state, self.plan

@@ -13,6 +13,7 @@ from p2pd.app.site import Site
 from p2pd.decide.bits import bits_to_bytes
 from p2pd.decide.circle import Choice
 from p2pd.decide.plan import FetchPlan, Way
+from p2pd.model.content import Holding
 from p2pd.model.errors import Denied, NotFound, P2pdError, RateLimited, WrongContent
 from p2pd.model.layout import Layout
 from p2pd.model.messages import Progress
@@ -55,6 +56,8 @@ class TransferState:
         self.failure: P2pdError | None = None
         self.last_fault: P2pdError | None = None
         self.is_refused_by_seeder = False
+        self.seeder_has: Holding | None = None
+        """What a seeder last said of the blob; None where none did, or the last answer did not."""
         self.wan_bytes = 0
         self.alive_at = now
         """When the last byte came to anybody, as far as is known; at first, when it began."""
@@ -95,6 +98,12 @@ class TransferState:
         if count:
             self._bytes_at = self.alive_at
         self.live.set()
+
+    def seeder_said(self, holding: Holding | None) -> None:
+        """An answer came of a seeder. Of two seeders, or one begun anew, the later word counts."""
+        if holding is not self.seeder_has:
+            self.seeder_has = holding
+            self.poke()
 
     def bytes_came_elsewhere(self) -> None:
         """A member says that bytes come to it: on a slow WAN it is long before it has a stripe to tell of."""

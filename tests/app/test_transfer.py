@@ -10,16 +10,18 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2pd.app.transfer import STALL
+from p2pd.app.transfer import NEWS, STALL, TICK, WARM_WITHIN
 from p2pd.app.transfer_state import FRESH
 from p2pd.app.transfers import SOURCE_DEADLINE
+from p2pd.model.content import Holding
 from p2pd.model.errors import NotFound, Unavailable
-from p2pd.model.layout import MIB
+from p2pd.model.layout import MIB, Layout
 from p2pd.model.reference import Digest
 from tests.support.edge import Node, open_edge
 from tests.support.memory_site import REPOSITORY, MemoryNode, MemorySite, open_site
 
 DATA = random.Random(7).randbytes(20 * MIB + 4321)
+LAYOUT = Layout(len(DATA))
 
 
 async def pull(node: Node | MemoryNode, digest: Digest) -> bytes:
@@ -196,6 +198,99 @@ async def test_what_an_earlier_run_staged_is_not_fetched_again(
         node.store.staged_path(digest, 0).write_bytes(DATA[: 12 * MIB] + bytes(4 * MIB))
         await pull_everywhere([node], digest)
         assert site.seeder.given[digest] == len(DATA) - 12 * MIB
+
+
+# Whether the seeder is itself still pulling the blob.
+
+
+async def cold_after(node: MemoryNode, digest: Digest) -> float | None:
+    """Seconds after which it takes the seeder for cold; None where it does not, in ten."""
+    began, after = trio.current_time(), None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.transfers.obtain, REPOSITORY, digest, len(DATA))
+        while after is None and trio.current_time() < began + 10:
+            await trio.sleep(NEWS / 5)
+            transfer = node.transfers.running(digest)
+            if transfer is not None and transfer.plan.is_cold:
+                after = trio.current_time() - began
+        nursery.cancel_scope.cancel()
+    return after
+
+
+async def test_a_seeder_that_says_that_it_is_pulling_is_cold_at_once(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_site(tmp_path) as site:
+        [node] = await join(site, range(1, 2))
+        digest = site.seeder.put(DATA)
+        site.seeder.line[digest] = trio.Event()
+        after = await cold_after(node, digest)
+        assert after is not None
+        assert after < 3 * NEWS
+        assert site.seeder.asked["segment"] == LAYOUT.segment_count + 1, "in a hurry once"
+        transfer = node.transfers.running(digest)
+        assert transfer is not None
+        site.seeder.line[digest].set()
+        await transfer.ended.wait()
+        assert transfer.failure is None
+
+
+@pytest.mark.parametrize(("is_old", "since"), [(False, None), (True, WARM_WITHIN)])
+async def test_a_seeder_whose_hashes_are_late_is_cold_where_it_does_not_say_that_it_has_the_blob(
+    tmp_path: Path, autojump_clock: MockClock, is_old: bool, since: float | None
+) -> None:
+    async with open_site(tmp_path) as site:
+        [node] = await join(site, range(1, 2))
+        digest = site.seeder.put(DATA)
+        site.seeder.is_old = is_old
+        site.seeder.bytes_s = MIB
+        site.seeder.hashes_after = 20.0
+        after = await cold_after(node, digest)
+        assert after == (None if since is None else pytest.approx(since, abs=TICK + NEWS))
+
+
+async def test_what_is_wanted_next_is_not_uncertain_where_its_hashes_are_there(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_site(tmp_path) as site:
+        [node] = await join(site, range(1, 2))
+        digest = site.seeder.put(DATA)
+        site.seeder.bytes_s = MIB
+        transfer = await node.transfers.obtain(REPOSITORY, digest, len(DATA))
+        await trio.sleep(1)
+        assert 0 in transfer.metas
+        transfer._state.seeder_said(Holding.PULLING)
+        transfer._decide(trio.current_time())
+        assert not transfer.plan.is_cold
+
+
+async def test_the_later_word_counts(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_site(tmp_path) as site:
+        [node] = await join(site, range(1, 2))
+        digest = site.seeder.put(DATA)
+        site.seeder.hashes_after = 60.0
+        site.seeder.bytes_s = MIB / 4
+        transfer = await node.transfers.obtain(REPOSITORY, digest, len(DATA))
+        for said, is_cold in (
+            (Holding.PULLING, True),
+            (Holding.WHOLE, False),
+            (Holding.PULLING, True),
+            (None, False),  # so early nothing is guessed
+        ):
+            transfer._state.seeder_said(said)
+            transfer._decide(trio.current_time())
+            assert transfer.plan.is_cold == is_cold
+        transfer._decide(transfer.started_at + WARM_WITHIN + 0.1)
+        assert transfer.plan.is_cold
+
+
+async def test_who_asks_no_seeder_goes_by_time(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_site(tmp_path) as site:
+        [node] = await join(site, range(1, 2), seeder=False)
+        digest = site.origin.put(DATA)
+        site.origin.bytes_s = MIB
+        after = await cold_after(node, digest)
+        assert after == pytest.approx(WARM_WITHIN, abs=TICK + NEWS)
 
 
 # Real swarms, stores and time. What the WAN carries then depends on the machine: it is judged above.
