@@ -50,9 +50,9 @@ HELD_UP = 2.0
 """Seconds that a decision may come late by before the clock counts as having jumped."""
 
 WARM_WITHIN = 3.0
-"""Seconds in which a seeder that has a blob tells the hashes of its first segment, however short of CPU this
-node is; by them one is judged that does not say whether it has it. Taken for cold, all stripes of all layers
-are asked for at once, and none comes for half a minute."""
+"""Seconds in which a seeder that has a blob tells the hashes of its first segment, for one that does not say
+whether it has it. Taken for cold, all stripes of all layers are asked for at once, and none comes for half a
+minute."""
 
 TICK = 1.0
 """Longest time between two decisions: how late a change of the WAN's health is noticed."""
@@ -292,12 +292,16 @@ class Transfer:
     def _is_cold(self, window: range, now: float) -> bool:
         """Whether the seeder lacks bytes of the segment wanted next: hashes come with the last of them.
 
-        It says whether it is still pulling the blob. An older one does not, nor one that was asked nothing.
+        It says whether it is still pulling the blob. An older one does not, nor one that is asked nothing:
+        they are judged by time. One that has yet to answer is not: either of the two may be slow.
         """
         if not window or window[0] in self.metas:
             return False
-        said = self._state.seeder_has
-        return now - self.started_at > WARM_WITHIN if said is None else said is Holding.PULLING
+        state = self._state
+        if state.seeder_has is not None:
+            return state.seeder_has is Holding.PULLING
+        is_asked = self.plan.open_way is Way.SEEDER
+        return (state.seeder_answered or not is_asked) and now - self.started_at > WARM_WITHIN
 
     def _check_stall(self, now: float) -> None:
         state, plan = self._state, self.plan

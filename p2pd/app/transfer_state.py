@@ -58,6 +58,7 @@ class TransferState:
         self.is_refused_by_seeder = False
         self.seeder_has: Holding | None = None
         """What a seeder last said of the blob; None where none did, or the last answer did not."""
+        self.seeder_answered = False
         self.wan_bytes = 0
         self.alive_at = now
         """When the last byte came to anybody, as far as is known; at first, when it began."""
@@ -101,6 +102,7 @@ class TransferState:
 
     def seeder_said(self, holding: Holding | None) -> None:
         """An answer came of a seeder. Of two seeders, or one begun anew, the later word counts."""
+        self.seeder_answered = True
         if holding is not self.seeder_has:
             self.seeder_has = holding
             self.poke()

@@ -284,6 +284,22 @@ async def test_the_later_word_counts(tmp_path: Path, autojump_clock: MockClock) 
         assert transfer.plan.is_cold
 
 
+async def test_a_seeder_that_has_not_answered_yet_is_not_cold(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Where the machine is short of CPU the first answer may take long."""
+    async with open_site(tmp_path) as site, trio.open_nursery() as nursery:
+        [node] = await join(site, range(1, 2))
+        digest = site.seeder.put(DATA)
+        site.seeder.is_silent = True
+        nursery.start_soon(node.transfers.obtain, REPOSITORY, digest, len(DATA))
+        await trio.sleep(WARM_WITHIN + 2)
+        transfer = node.transfers.running(digest)
+        assert transfer is not None
+        assert not transfer.plan.is_cold
+        nursery.cancel_scope.cancel()
+
+
 async def test_who_asks_no_seeder_goes_by_time(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with open_site(tmp_path) as site:
         [node] = await join(site, range(1, 2), seeder=False)
