@@ -34,7 +34,11 @@ __all__ = ["Meeting"]
 log = structlog.get_logger()
 
 INTRODUCTION = 0.3
-"""Seconds the first introductions may hold up the first request over the WAN."""
+"""Seconds the first introductions may hold up the first request over the WAN, after the last answer."""
+
+INTRODUCTIONS = 1.2
+"""The same in all. Where nodes are short of CPU answers trickle in, and who begins before it has heard of the
+others takes what is theirs for its own."""
 
 GATHER = 0.25
 """Seconds for which a large site's news of who is interested is gathered."""
@@ -70,6 +74,8 @@ class Meeting:
         self._introducing: set[str] = set()
         self._introduced: set[str] = set()
         self._strangers: set[str] = set()
+        self._patience = trio.CancelScope()
+        self._introductions_end = 0.0
         self._elsewhere = 0
         """Stripes that some member was ever heard to have."""
         self._peers_changed = trio.Event()
@@ -135,7 +141,8 @@ class Meeting:
 
     async def introduce_everyone(self) -> None:
         """Tell whom it concerns; wait for their answers, but not for the slow ones."""
-        with trio.move_on_after(INTRODUCTION):
+        self._introductions_end = trio.current_time() + INTRODUCTIONS
+        with trio.move_on_after(INTRODUCTION) as self._patience:
             live = self._live()
             await self._announce(live)
             async with trio.open_nursery() as nursery:
@@ -219,6 +226,7 @@ class Meeting:
             self._introducing.discard(node)
         self._introduced.add(node)
         self._strangers.discard(node)
+        self._patience.deadline = min(trio.current_time() + INTRODUCTION, self._introductions_end)
         if not isinstance(reply, WantReply):
             return
         if reply.held:

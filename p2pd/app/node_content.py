@@ -68,8 +68,9 @@ class NodeContent:
             body = await self._small.obtain(repository, digest, is_manifest=True)
         for descriptor in referenced(body):
             self._sizes[descriptor.digest] = descriptor.size
-        for index, descriptor in enumerate(parts(body)):
-            self._places[descriptor.digest] = Place(digest, index)
+        large = tuple(descriptor.digest for descriptor in parts(body) if descriptor.size > SMALL_BLOB)
+        for index, part in enumerate(large):
+            self._places[part] = Place(digest, index, large)
         manifest = Manifest.verified(body, digest, told)
         return Manifest(manifest.descriptor, body, stale)
 

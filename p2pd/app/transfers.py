@@ -31,6 +31,9 @@ FAILURE_REMEMBERED = 5.0
 SOURCE_DEADLINE = 8.0
 """Seconds within which a source must be live, else the client is told to go elsewhere."""
 
+SIBLINGS = 1.0
+"""Seconds for which a layer leaves the WAN to lower ones that its client has yet to ask for. Clients ask for
+several at once, in no order: who begins with the wrong one spreads the WAN over all, and gets none soon."""
 
 _WRONG = 4096
 
@@ -87,10 +90,18 @@ class Transfers:
     def _is_behind(self, transfer: Transfer) -> bool:
         """Whether a lower layer of the same image is to have the WAN."""
         place, now = transfer.place, trio.current_time()
-        return place is not None and any(
+        if place is None:
+            return False
+        if now < transfer.started_at + SIBLINGS and any(self._is_to_come(below) for below in place.below):
+            return True
+        return any(
             other.place is not None and place.is_above(other.place) and other.plan.needs_wan(now)
             for other in self._running.values()
         )
+
+    def _is_to_come(self, digest: Digest) -> bool:
+        """Whether a client that pulls the image will ask for this blob, if it does not have it."""
+        return digest not in self._running and self._site.store.size_of(digest) is None
 
     def _let_on(self, transfer: Transfer) -> None:
         """The layers above it need wait no longer."""

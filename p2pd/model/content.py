@@ -111,10 +111,15 @@ def media_type_of(body: bytes, told: str | None = None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a blob stands in an image: runtimes unpack its layers by ascending `index`."""
+    """Where a blob stands among an image's `blobs`: runtimes unpack them by ascending `index`."""
 
     image: Digest
     index: int
+    blobs: tuple[Digest, ...] = ()
+
+    @property
+    def below(self) -> tuple[Digest, ...]:
+        return self.blobs[: self.index]
 
     def is_above(self, other: Place) -> bool:
         return self.image == other.image and self.index > other.index

@@ -9,8 +9,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2pd.app.transfer import STALL
-from p2pd.app.transfers import FAILURE_REMEMBERED, SOURCE_DEADLINE
+from p2pd.app.transfer import STALL, TICK
+from p2pd.app.transfers import FAILURE_REMEMBERED, SIBLINGS, SOURCE_DEADLINE
 from p2pd.decide.plan import Way
 from p2pd.model.content import Place
 from p2pd.model.errors import Denied, NotFound, P2pdError, RateLimited, Unavailable, WrongContent
@@ -221,6 +221,27 @@ async def test_lower_layers_of_an_image_go_first(tmp_path: Path, autojump_clock:
         assert above.is_behind()
         assert not below.is_behind()
         assert not foreign.is_behind()
+
+
+async def test_a_layer_that_is_asked_for_first_leaves_the_wan_to_those_below_it(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_site(tmp_path) as site:
+        node = site.join(1)
+        site.seeder.bytes_s = MIB
+        bodies = [bytes([number]) * (20 * MIB) for number in range(3)]
+        held, lower, upper = blobs = tuple(site.seeder.put(body) for body in bodies)
+        await node.store.write(held, bodies[0])
+        image = Digest("1" * 64)
+        above = await node.transfers.obtain(REPOSITORY, upper, len(bodies[2]), Place(image, 2, blobs))
+        assert above.is_behind()
+        assert len(above.plan.in_flight) == 1
+        await trio.sleep(SIBLINGS + TICK + 0.1)
+        assert not above.is_behind(), "its client has that one"
+        assert len(above.plan.in_flight) > 1
+        below = await node.transfers.obtain(REPOSITORY, lower, len(bodies[1]), Place(image, 1, blobs))
+        assert not below.is_behind(), "what is held is not asked for"
+        assert above.is_behind()
 
 
 async def test_an_upper_layer_goes_on_as_soon_as_the_lower_one_is_asked_for(
