@@ -17,6 +17,7 @@ from p2pd.app.bounded import Bounded
 from p2pd.app.everyone import ask_everyone
 from p2pd.app.site import Site
 from p2pd.app.unkept import Following, checked
+from p2pd.app.wan import Reader
 from p2pd.decide.plan import Way
 from p2pd.model.errors import (
     Denied,
@@ -166,7 +167,9 @@ class Passing:
         if way is Way.NONE:
             raise Unavailable(f"{digest}: no source over the WAN answers")
         span = (position, min(position + _WAN_BITE, size))
-        data = await self._site.wan.read_range(way, repository, digest, size, span, lambda _count: None)
+        data = await self._site.wan.read_range(
+            way, repository, digest, size, span, Reader(lambda _count: None)
+        )
         if not data:
             raise Unavailable(f"{digest}: an empty answer came")
         return data

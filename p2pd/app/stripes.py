@@ -6,6 +6,7 @@ import trio
 
 from p2pd.app.segments import Segments
 from p2pd.app.transfer_state import TransferState
+from p2pd.app.wan import Reader
 from p2pd.decide.plan import Way
 from p2pd.model.errors import Denied, NotFound, P2pdError, RateLimited, WrongContent
 
@@ -42,9 +43,7 @@ class Stripes:
             state.digest,
             state.layout.size,
             span,
-            state.bytes_came,
-            state.others_came_at,
-            state.seeder_said,
+            Reader(state.bytes_came, state.others_came_at, state.seeder_said),
         )
 
     def take(self, stripe: int, data: bytes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import inf
 from typing import TypeVar
 
@@ -23,7 +23,7 @@ from p2pd.model.layout import SegmentMeta
 from p2pd.model.reference import Digest, Repository, Tag
 from p2pd.ports.origin import BlobStream, Origin, SeederOrigin
 
-__all__ = ["Wan"]
+__all__ = ["Reader", "Wan"]
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -48,6 +48,20 @@ def _never() -> float:
 
 def _ignore(_holding: Holding | None) -> None:
     pass
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Who reads a range of a blob: `on_bytes` is told of what comes, of 0 bytes when headers are there.
+
+    `others_came_at`: when bytes last came of what the same source gives beside it. Where they came since the
+    last of these, its silence is no failure of the source. `on_holding` is told what each answer of a seeder
+    says of the blob.
+    """
+
+    on_bytes: Callable[[int], None]
+    others_came_at: Callable[[], float] = _never
+    on_holding: Callable[[Holding | None], None] = _ignore
 
 
 class _Rung:
@@ -182,22 +196,13 @@ class Wan:
         digest: Digest,
         size: int,
         span: tuple[int, int],
-        on_bytes: Callable[[int], None],
-        others_came_at: Callable[[], float] = _never,
-        on_holding: Callable[[Holding | None], None] = _ignore,
+        reader: Reader,
     ) -> bytes:
-        """Bytes [start, stop) of a blob by one way; `on_bytes(0)` is called when headers are there.
-
-        `others_came_at`: when bytes last came of what the same source gives beside it. Where they came
-        since the last of these, its silence is no failure of the source. `on_holding` is told what each
-        answer of a seeder says of the blob.
-        """
+        """Bytes [start, stop) of a blob by one way."""
         start, stop = span
         parts: list[bytes] = []
         while start < stop:
-            part = await self._read_some(
-                way, repository, digest, size, (start, stop), on_bytes, others_came_at, on_holding
-            )
+            part = await self._read_some(way, repository, digest, size, (start, stop), reader)
             parts.append(part)
             start += len(part)
         return b"".join(parts)
@@ -209,16 +214,14 @@ class Wan:
         digest: Digest,
         size: int,
         span: tuple[int, int],
-        on_bytes: Callable[[int], None],
-        others_came_at: Callable[[], float],
-        on_holding: Callable[[Holding | None], None],
+        reader: Reader,
     ) -> bytes:
         """What one answer has of [start, stop), from `start` on: it may be less than was asked for."""
         start, stop = span
         rung = self._first_seeder(repository) if way is Way.SEEDER else self._need_origin()
         parts: list[bytes] = []
         async with (
-            self._counted(rung, repository, others_came_at) as attempt,
+            self._counted(rung, repository, reader.others_came_at) as attempt,
             rung.source.open_blob(repository, digest, start, stop) as stream,
         ):
             attempt.has_headers, attempt.moved_at = True, trio.current_time()
@@ -226,22 +229,22 @@ class Wan:
                 raise WrongContent(f"{rung.name} says that {digest} has {stream.size} bytes, not {size}")
             if stream.stop <= start:
                 raise Unavailable(f"{rung.name} gives nothing of {digest} from byte {start} on")
-            on_bytes(0)
+            reader.on_bytes(0)
             if not rung.is_origin:
-                on_holding(stream.holding)
+                reader.on_holding(stream.holding)
             skip, began, came = start - stream.start, trio.current_time(), 0
             wanted = min(stop, stream.stop) - stream.start
             asked_at = began
             try:
                 async for chunk in stream.chunks:
                     had_to_wait = trio.current_time() - asked_at > _AT_ONCE
-                    on_bytes(len(chunk))
+                    reader.on_bytes(len(chunk))
                     attempt.moved_at = trio.current_time()
                     came += len(chunk)
                     if part := chunk[skip:] if skip else chunk:
                         parts.append(part)
                     skip = max(0, skip - len(chunk))
-                    await self._meter.passed(len(chunk), lambda: on_bytes(0))
+                    await self._meter.passed(len(chunk), lambda: reader.on_bytes(0))
                     if came >= wanted and stream.stop > stop:
                         break
                     # An answer is read to its end: only then its connection is kept for the next one.

@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from benchmarks.testbed.registry import FaultRegistry
 from p2pd.app.metrics import Metrics
-from p2pd.app.wan import ORIGIN_DEADLINE, SEEDER_DEADLINE, Wan
+from p2pd.app.wan import ORIGIN_DEADLINE, SEEDER_DEADLINE, Reader, Wan
 from p2pd.decide.plan import Way
 from p2pd.io.origin import OriginClient
 from p2pd.io.seeder_client import SEGMENT_WAIT
@@ -162,7 +162,7 @@ async def test_each_range_of_a_seeder_tells_how_much_it_has(autojump_clock: Mock
 
     async def read(way: Way) -> None:
         await ladder.wan.read_range(
-            way, REPOSITORY, ladder.digest, len(BODY), (0, 10), lambda _: None, on_holding=said.append
+            way, REPOSITORY, ladder.digest, len(BODY), (0, 10), Reader(lambda _: None, on_holding=said.append)
         )
 
     await read(Way.SEEDER)
@@ -238,7 +238,9 @@ async def test_ranges(autojump_clock: MockClock) -> None:
     came: list[int] = []
 
     def read(way: Way, size: int) -> Awaitable[bytes]:
-        return ladder.wan.read_range(way, REPOSITORY, ladder.digest, size, (1000, 200_000), came.append)
+        return ladder.wan.read_range(
+            way, REPOSITORY, ladder.digest, size, (1000, 200_000), Reader(came.append)
+        )
 
     for way, source in ((Way.SEEDER, ladder.seeders[0]), (Way.ORIGIN, ladder.origin)):
         came.clear()
@@ -272,7 +274,9 @@ async def test_a_range_in_several_answers(autojump_clock: MockClock) -> None:
     wan = Wan([("s0", source)], None, Metrics())
     span = (1000, 200_000)
     assert (
-        await wan.read_range(Way.SEEDER, REPOSITORY, source.put(BODY), len(BODY), span, lambda _: None)
+        await wan.read_range(
+            Way.SEEDER, REPOSITORY, source.put(BODY), len(BODY), span, Reader(lambda _: None)
+        )
         == BODY[1000:200_000]
     )
     assert source.asked["open_blob"] == 3
@@ -286,7 +290,7 @@ async def test_ranges_share_a_connection(nursery: trio.Nursery) -> None:
     digest = registry.add_blob(BODY)
     for start in range(0, 400_000, 100_000):
         span = (start, start + 100_000)
-        data = await wan.read_range(Way.ORIGIN, REPOSITORY, digest, len(BODY), span, lambda _: None)
+        data = await wan.read_range(Way.ORIGIN, REPOSITORY, digest, len(BODY), span, Reader(lambda _: None))
         assert data == BODY[start : start + 100_000]
     await origin.aclose()
     assert registry.connections == 1, "each new one costs a TLS handshake and a slow start"
@@ -315,7 +319,9 @@ async def test_ranges_over_tls_come_as_fast_as_the_link(bytes_s: float, autojump
     wan = Wan([("s0", source)], None, Metrics())
     size, began = len(body), trio.current_time()
     assert (
-        await wan.read_range(Way.SEEDER, REPOSITORY, source.put(body), size, (0, size), lambda _: None)
+        await wan.read_range(
+            Way.SEEDER, REPOSITORY, source.put(body), size, (0, size), Reader(lambda _: None)
+        )
         == body
     )
     assert trio.current_time() - began <= 1.05 * size / bytes_s + 0.05
@@ -380,7 +386,7 @@ async def test_a_body_that_breaks_off_is_not_the_seeders_death(autojump_clock: M
     ladder.seeders[0].fault_after = 1
     with pytest.raises(Unavailable):
         await ladder.wan.read_range(
-            Way.SEEDER, REPOSITORY, ladder.digest, len(BODY), (0, len(BODY)), lambda _: None
+            Way.SEEDER, REPOSITORY, ladder.digest, len(BODY), (0, len(BODY)), Reader(lambda _: None)
         )
     assert ladder.wan.way(REPOSITORY) is Way.ORIGIN
     assert ladder.wan.way(OTHER) is Way.SEEDER
@@ -408,8 +414,7 @@ async def test_a_blob_that_waits_while_others_come_takes_nobody_down(autojump_cl
             digest,
             len(BODY),
             (0, len(BODY)),
-            came,
-            lambda: came_at.get(other, 0.0),
+            Reader(came, lambda: came_at.get(other, 0.0)),
         )
 
     async with trio.open_nursery() as nursery:
