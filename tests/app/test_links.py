@@ -11,7 +11,7 @@ from trio.testing import MockClock
 from p2pd.app.links import ASK_EVERY, Links, WanMeter
 from p2pd.app.metrics import Metrics
 from p2pd.app.transfer import STALL
-from p2pd.app.wan import Wan
+from p2pd.app.wan import Reader, Wan
 from p2pd.decide.plan import Way
 from p2pd.model.layout import MIB
 from p2pd.model.rate import UNLIMITED, LinkUse, Rate, RatePlan, RateWindow
@@ -60,7 +60,8 @@ async def test_what_is_small_does_not_wait_behind_what_is_large(autojump_clock: 
     wan = Wan([("seeder", source)], None, Metrics(), meter)
     layer, small = source.put(BODY), source.put(b"small" * 1000)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(wan.read_range, Way.SEEDER, REPOSITORY, layer, len(BODY), (0, MIB), lambda _: None)
+        reader = Reader(lambda _: None)
+        nursery.start_soon(wan.read_range, Way.SEEDER, REPOSITORY, layer, len(BODY), (0, MIB), reader)
         await trio.sleep(1)
         began = trio.current_time()
         assert await wan.small_blob(REPOSITORY, small, MIB) == b"small" * 1000
