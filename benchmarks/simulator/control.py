@@ -18,7 +18,7 @@ from benchmarks.simulator.events import Events
 from benchmarks.simulator.node import Node
 from p2pd.decide.circle import ALIKE, FOLLOWED, MESH, Choice, Circle
 from p2pd.decide.plan import Way
-from p2pd.decide.report import HEARTBEAT, REPORT_EVERY, Report
+from p2pd.decide.report import HEARTBEAT, REPORT_EVERY, Report, tells_gains
 from p2pd.model.layout import Layout
 from p2pd.model.reference import Digest
 
@@ -203,7 +203,15 @@ class ControlPlane(ABC):
         assert node.report_to_mesh is not None
         in_mesh = node.report_to_mesh.due(have, claimed, way, self.now)
         self._report_bytes += 0 if in_mesh is None else self.bytes.of_delta(in_mesh.delta)
-        word = node.report.due(have, claimed, way, self.now, is_large=node.choice.is_large)
+        turn = round((self.now - node.phase) / REPORT_EVERY)
+        word = node.report.due(
+            have,
+            claimed,
+            way,
+            self.now,
+            is_large=node.choice.is_large,
+            tell_gains=tells_gains(turn, len(node.known)),
+        )
         if word is None:
             self._report_soon(node)
             return

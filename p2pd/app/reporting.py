@@ -13,12 +13,12 @@ from p2pd.ports.peers import Peers
 __all__ = ["report_nowait"]
 
 
-def report_nowait(peers: Peers, transfers: Iterable[Transfer]) -> None:
-    """Tell the members of each transfer what is due."""
+def report_nowait(peers: Peers, transfers: Iterable[Transfer], turn: int) -> None:
+    """Tell the members of each transfer what is due at report number `turn`."""
     now = trio.current_time()
     told: dict[str, list[ProgressDelta]] = {}
     for transfer in transfers:
-        if (due := transfer.due_report(now)) is not None:
+        if (due := transfer.due_report(now, turn)) is not None:
             delta, hearers = due
             for node in hearers:
                 told.setdefault(node, []).append(delta)

@@ -26,7 +26,7 @@ from p2pd.app.stripes import Stripes
 from p2pd.app.transfer_state import REFUSALS, TransferState
 from p2pd.decide.bits import mask_of
 from p2pd.decide.plan import Way
-from p2pd.decide.report import Report
+from p2pd.decide.report import Report, tells_gains
 from p2pd.model.content import Holding, Place
 from p2pd.model.errors import P2pdError, Unavailable, WrongContent, fresh
 from p2pd.model.layout import SegmentMeta
@@ -178,15 +178,20 @@ class Transfer:
         """How this node stands, for a peer."""
         return self._state.progress
 
-    def due_report(self, now: float) -> tuple[ProgressDelta, list[str]] | None:
-        """What is to be told now, and which members."""
-        plan, state = self.plan, self._state
+    def due_report(self, now: float, turn: int) -> tuple[ProgressDelta, list[str]] | None:
+        """What is to be told now, at report number `turn`, and which members."""
+        plan, state, members = self.plan, self._state, list(self.plan.members)
         word = self._report.due(
-            plan.have, plan.claimed, plan.way.value, now, waits=state.waits, is_large=state.choice.is_large
+            plan.have,
+            plan.claimed,
+            plan.way.value,
+            now,
+            waits=state.waits,
+            is_large=state.choice.is_large,
+            tell_gains=tells_gains(turn, len(members)),
         )
         if word is None:
             return None
-        members = plan.members
         return word.delta, [node for node in members if word.for_all or plan.way_of(node) is not Way.NONE]
 
     def member_stands(self, node: str, progress: Progress) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial as bind
+from itertools import count
 from math import inf
 
 import structlog
@@ -192,8 +193,11 @@ class Transfers:
     async def _report(self) -> None:
         """Tell the members of all transfers how this node stands, until none runs: one notice a peer."""
         try:
-            while self._running:
-                report_nowait(self._site.peers, self._running.values())
+            # Which of its reports are full is another for each node: so one hears from some at any time.
+            for turn in count(sum(self._site.me.encode())):
+                if not self._running:
+                    break
+                report_nowait(self._site.peers, self._running.values(), turn)
                 await trio.sleep(REPORT_EVERY)
         finally:
             self._is_reporting = False

@@ -8,7 +8,7 @@ from p2pd.decide.bits import bits_to_run
 from p2pd.model.messages import ProgressDelta
 from p2pd.model.reference import Digest
 
-__all__ = ["HEARTBEAT", "REPORT_EVERY", "WHOLE_EVERY", "Report", "Word"]
+__all__ = ["HEARTBEAT", "MANY", "REPORT_EVERY", "WHOLE_EVERY", "Report", "Word", "tells_gains"]
 
 REPORT_EVERY = 0.7
 """Seconds between reports while something changes: evidence for takeover is about a second old at most."""
@@ -18,12 +18,23 @@ _ALL_EVERY = 1.5 * REPORT_EVERY
 
 _NO_WAY = "none"
 
+MANY = 8
+"""Members beyond whom a node tells of stripes that it only got from the LAN at every third report. Of each,
+everybody hears from everybody; what decides who fetches is what others claim, and have fetched."""
+
+_GAINS_EVERY = 3
+
 HEARTBEAT = 2.0
 """Seconds between reports while nothing does."""
 
 WHOLE_EVERY = 10.0
 """Seconds between reports that tell all that is had: a link that broke may have lost some, and a reply on the
 other connection may have put an older state in place of a newer one."""
+
+
+def tells_gains(turn: int, members: int) -> bool:
+    """Whether gains alone are worth a word at report number `turn`, to so many members."""
+    return members <= MANY or turn % _GAINS_EVERY == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +49,10 @@ class Word:
 class _Told:
     state: tuple[int, int, str, bool] | None = None
     at: float = float("-inf")
+
+    def knows(self, state: tuple[int, int, str, bool], *, but_gains: bool) -> bool:
+        """Whether nothing in `state` is news; `but_gains`: besides what was gained."""
+        return self.state is not None and (self.state[1:] == state[1:] if but_gains else self.state == state)
 
 
 class Report:
@@ -57,16 +72,26 @@ class Report:
         self._told_whole_at = float("-inf")
 
     def due(
-        self, have: int, claimed: int, way: str, now: float, *, waits: bool = False, is_large: bool = False
+        self,
+        have: int,
+        claimed: int,
+        way: str,
+        now: float,
+        *,
+        waits: bool = False,
+        is_large: bool = False,
+        tell_gains: bool = True,
     ) -> Word | None:
-        """What to send now, None where there is nothing to say."""
+        """What to send now, None where there is nothing to say. `tell_gains`: these alone are something."""
         state = (have, claimed & ~have, way, waits)
         for_all = not is_large or now - self._all.at >= _ALL_EVERY
         last = self._last
         if not for_all and last.state is not None and last.state[1:3] == state[1:3] == (0, _NO_WAY):
             return None
-        is_news = state != last.state or (for_all and state != self._all.state)
-        if not is_news and now - last.at < HEARTBEAT:
+        is_known = last.knows(state, but_gains=not tell_gains)
+        if for_all and not self._all.knows(state, but_gains=not tell_gains):
+            is_known = False
+        if is_known and now - last.at < HEARTBEAT:
             return None
         gained = have & ~(self._all.state[0] if self._all.state is not None else 0)
         if for_all and now - self._told_whole_at >= WHOLE_EVERY:

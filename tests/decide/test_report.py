@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from p2pd.decide.bits import bits_to_run, run_to_bits
-from p2pd.decide.report import HEARTBEAT, REPORT_EVERY, WHOLE_EVERY, Report, Word
+from p2pd.decide.report import HEARTBEAT, MANY, REPORT_EVERY, WHOLE_EVERY, Report, Word, tells_gains
 from p2pd.model.layout import MIB
 from p2pd.model.messages import ProgressDelta
 from p2pd.model.reference import Digest
@@ -44,6 +44,26 @@ def test_without_news_there_is_a_heartbeat() -> None:
     waiting = report.due(0, 1, "none", 2 * HEARTBEAT + 0.1, waits=True)
     assert waiting is not None
     assert waiting.delta == replace(delta(0, 1, "none").delta, waits=True), "so is that nothing comes of it"
+
+
+def test_among_many_gains_alone_are_told_at_every_third_report() -> None:
+    assert all(tells_gains(turn, MANY) for turn in range(3))
+    assert [tells_gains(turn, MANY + 1) for turn in range(4)] == [True, False, False, True]
+    report = Report(DIGEST, SIZE)
+    assert report.due(0b1, 0b11, "seeder", 0.0, tell_gains=False) == delta(0b1, 0b10)
+    assert report.due(0b101, 0b111, "seeder", 0.7, tell_gains=False) is None
+    assert report.due(0b101, 0b111, "seeder", 0.8) == delta(0b100, 0b10)
+    assert report.due(0b1111, 0b1111, "seeder", 1.4, tell_gains=False) == delta(0b1010, 0), "it was fetched"
+    assert report.due(0b11111, 0b11111, "seeder", 1.5, tell_gains=False) is None
+    assert report.due(0b11111, 0b11111, "seeder", 1.4 + HEARTBEAT, tell_gains=False) == delta(0b10000, 0)
+
+
+def test_in_a_large_site_gains_alone_wait_for_their_turn_too() -> None:
+    report = Report(DIGEST, SIZE)
+    assert report.due(0b1, 0b11, "seeder", 0.0, is_large=True, tell_gains=False) == delta(0b1, 0b10)
+    assert report.due(0b101, 0b111, "seeder", 0.7, is_large=True, tell_gains=False) is None
+    assert report.due(0b101, 0b1111, "seeder", 0.9, is_large=True, tell_gains=False) == between(0b100, 0b1010)
+    assert report.due(0b101, 0b1111, "seeder", 1.4, is_large=True, tell_gains=False) == delta(0b100, 0b1010)
 
 
 def test_what_got_lost_is_told_again() -> None:
