@@ -36,7 +36,8 @@ _OPEN_AT_ONCE = 8
 
 _COPY = 1024 * 1024
 
-_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV, errno.ENOSYS})
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV, errno.ENOSYS, errno.ENOENT})
+"""The last: a commit may move, and an eviction delete, a blob that somebody goes on to read."""
 
 
 class SegmentedFile(Descriptor):
@@ -82,18 +83,20 @@ class SegmentedFile(Descriptor):
                 self._segments.move_to_end(index)
             return file
 
-    def forget(self, index: int) -> None:
-        """Another file has taken the place of this segment's."""
+    def forget(self, index: int | None = None) -> None:
+        """Another file has taken the place of this segment's, or of any."""
         with self._lock:
-            self._segments.pop(index, None)
+            if index is None:
+                self._segments.clear()
+            else:
+                self._segments.pop(index, None)
 
     def hold_open(self) -> None:
         """Open all segments: readers go on when they are deleted."""
-        names = os.listdir(self.fd)
-        self._most = len(names)
-        for name in names:
+        self._most = len(os.listdir(self.fd))
+        for index in range(self._most):
             with contextlib.suppress(OSError):
-                self.segment(int(name))
+                self.segment(index)
 
 
 class AssemblyFiles:
@@ -154,11 +157,12 @@ class AssemblyFiles:
     def cut(self, length: int) -> None:
         """Drop what is behind the first `length` bytes; what the swarm has a name for, too, is left to it."""
         last, rest = divmod(length, SEGMENT)
+        self._writer = None
         if not self.is_one:
-            for name in os.listdir(self.path):
-                if int(name) > last or (int(name) == last and not rest):
-                    self._files.unlink(self.path / name)
-                    self._reopen(int(name))
+            kept = {str(index) for index in range(last + (rest > 0))}
+            for name in set(os.listdir(self.path)) - kept:
+                self._files.unlink(self.path / name)
+            self._reopen()
             if not rest:
                 return
         with contextlib.suppress(FileNotFoundError):
@@ -181,8 +185,8 @@ class AssemblyFiles:
             self._reopen(index)
         return self._writer[1]
 
-    def _reopen(self, index: int) -> None:
-        """Have readers use the file that is in the place of a segment's now."""
+    def _reopen(self, index: int | None = None) -> None:
+        """Have readers use the file that is in the place of a segment's, or of any, now."""
         if isinstance(self.reader, SegmentedFile):
             self.reader.forget(index)
         else:
@@ -216,7 +220,7 @@ def remove_blob(files: Files, path: Path, scratch: Path) -> None:
 
 
 def link_file(files: Files, source: Path, target: Path) -> bool:
-    """Put a second name of `source` in the place of `target`; False where a file can have only one."""
+    """Put a second name of `source` in the place of `target`; False where it can have none."""
     files.unlink(target)
     try:
         files.link(source, target)

@@ -103,9 +103,17 @@ def test_a_file_system_without_links_has_segments_written(tmp_path: Path, size: 
     assert blob.read_at(0, 1000) == blob.segment_path(0).read_bytes() == BODY[:1000]
 
 
+def test_what_was_moved_or_deleted_meanwhile_is_not_linked(tmp_path: Path) -> None:
+    assert not link_file(Files(), tmp_path / "none", tmp_path / "other")
+
+
 def test_an_error_that_is_not_about_links_is_told(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        link_file(Files(), tmp_path / "none", tmp_path / "other")
+    def full(_number: int, name: str) -> None:
+        if name == "link":
+            raise OSError(errno.ENOSPC, "full")
+
+    with pytest.raises(OSError, match="full"):
+        link_file(StepFiles(full), stage(tmp_path, 0), tmp_path / "other")
 
 
 @pytest.mark.parametrize("size", [1000, 3500])
@@ -130,10 +138,13 @@ def test_what_is_cut_is_not_the_swarms(tmp_path: Path, size: int) -> None:
     assert blob.segment_path(0).stat().st_size == 300
 
 
-@pytest.mark.parametrize(("length", "left"), [(0, []), (1, ["0"]), (1000, ["0"]), (1500, ["0", "1"])])
+@pytest.mark.parametrize(
+    ("length", "left"), [(0, []), (1, ["0"]), (1000, ["0"]), (1500, ["0", "1"]), (3000, ["0", "1", "2"])]
+)
 def test_segments_behind_a_cut_are_deleted(tmp_path: Path, length: int, left: list[str]) -> None:
     blob = begin(tmp_path)
     blob.write_at(BODY, 0)
+    (tmp_path / "blob" / "of another").touch()
     blob.cut(length)
     assert sorted(os.listdir(tmp_path / "blob")) == left
     assert blob.read_at(0, 5000) == BODY[:length]
@@ -154,6 +165,7 @@ def test_readers_go_on_when_it_is_moved_and_deleted(tmp_path: Path) -> None:
     assert blob.read_at(0, 5000) == BODY
     held = open_blob(tmp_path / "held", len(BODY))
     assert isinstance(held, SegmentedFile)
+    (tmp_path / "held" / "of another").touch()
     held.hold_open()
     remove_blob(Files(), tmp_path / "held", tmp_path / "scratch")
     assert not list(tmp_path.iterdir())

@@ -326,6 +326,24 @@ async def test_a_staged_segment_is_the_blobs_own_file(store: FileStore, tmp_path
 
 
 @pytest.mark.usefixtures("short_segments")
+async def test_a_segment_is_staged_while_its_blob_is_committed(tmp_path: Path) -> None:
+    body = random.Random(26).randbytes(1200 * KIB)
+    store = await FileStore.open_dir(tmp_path, files := StepFiles())
+    assembly = await store.begin(digest_of(body), len(body))
+    await assembly.append(body)
+
+    def commit_first(_number: int, name: str) -> None:
+        if name == "link":
+            trio.from_thread.run(assembly.commit)
+
+    files.on_step = commit_first
+    staged = await store.stage(digest_of(body), 1)
+    assert staged is not None
+    assert staged.read_bytes() == body[512 * KIB : 1024 * KIB]
+    await assembly.aclose()
+
+
+@pytest.mark.usefixtures("short_segments")
 @pytest.mark.parametrize("harm", ["rot", "cut", "gone"])
 async def test_peers_are_given_no_rotten_segment(store: FileStore, tmp_path: Path, harm: str) -> None:
     body = random.Random(22).randbytes(1200 * KIB)
