@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pd.app.shelf import IDLE_AFTER, UNPINNED_LIMIT, Shelf
+from p2pd.io.store import FileStore
 from p2pd.model.errors import StoreError
 from p2pd.model.layout import MIB, SegmentMeta
 from p2pd.model.reference import Digest
@@ -60,6 +61,21 @@ async def test_what_the_store_has_not_is_not_offered(rack: Rack) -> None:
     assert await rack.shelf.offer(Digest("0" * 64), 0) is None
     assert await rack.shelf.offer(DIGESTS[0], 7) is None
     assert rack.loaded() == []
+
+
+async def test_what_is_loaded_to_be_completed_is_no_longer_a_blobs_file(tmp_path: Path) -> None:
+    """Else what peers give, by hashes that may be another's, would be written to bytes that were checked."""
+    store = await FileStore.open_dir(tmp_path)
+    staged = store.staged_path(DIGESTS[0], 0)
+    staged.write_bytes(BODIES[0])
+    assembly = await store.begin(DIGESTS[0], len(BODIES[0]))
+    await assembly.append_segment(staged, meta(0), 1)
+    assert staged.stat().st_nlink == 2
+    await Shelf(MemoryEngine(), store).load(meta(0))
+    assert staged.stat().st_nlink == 1
+    assert staged.read_bytes() == BODIES[0]
+    await assembly.aclose()
+    store.close()
 
 
 async def test_the_least_recently_asked_for_makes_room(rack: Rack) -> None:
