@@ -26,6 +26,10 @@ TURN = SEGMENT
 """Bytes after which a blob goes to the end of the line. So many are of use at all; on a slow link, and with
 large layers, more would leave the others without a byte for minutes."""
 
+LEAD = 10.0
+"""Seconds at most for which one that begins its turn has the origin to itself, until half of its segment is
+there: two side by side would end theirs at the same moment."""
+
 IDLE = 1.0
 """Seconds after which a blob to which nothing comes, as its origin stalls, holds up nobody."""
 
@@ -40,7 +44,7 @@ class Turns:
     def enter(self, repository: Repository, size: int) -> Iterator[Turn]:
         """Stand in line with a blob of `size` bytes. A small one never waits: its turn is over in no time."""
         line = self._lines.setdefault(repository, _Line())
-        turn = Turn(line, is_free=size <= SMALL_BLOB)
+        turn = Turn(line, size)
         line.turns.append(turn)
         try:
             yield turn
@@ -70,11 +74,14 @@ class _Line:
 class Turn:
     """One blob's place in the line of its repository."""
 
-    def __init__(self, line: _Line, *, is_free: bool) -> None:
+    def __init__(self, line: _Line, size: int) -> None:
         self._line = line
-        self._is_free = is_free
+        self._is_free = size <= SMALL_BLOB
+        self._half = min(size, TURN) // 2
         self._is_waiting = False
         self._began_with: int | None = None
+        self._came = 0
+        self._began_at: float | None = None
         self._moved_at = trio.current_time()
 
     async def wait(self, frontier: int) -> None:
@@ -85,9 +92,12 @@ class Turn:
         if self._began_with is None:
             self._began_with = frontier
         elif frontier - self._began_with >= TURN:
-            self._began_with = frontier
+            self._began_with, self._began_at = frontier, None
             self._line.turns.remove(self)
             self._line.turns.append(self)
+            self._line.move()
+        had_lead, self._came = self._came < self._half, frontier - self._began_with
+        if had_lead and self._came >= self._half:
             self._line.move()
         self._is_waiting = True
         try:
@@ -96,11 +106,18 @@ class Turn:
         finally:
             self._is_waiting = False
             self._moved_at = trio.current_time()
+            if self._began_at is None:
+                self._began_at = self._moved_at
 
     def _is_held_up(self) -> bool:
         turns = self._line.turns
-        ahead = turns[: turns.index(self)]
-        return sum(turn._holds_up() for turn in ahead) >= ABREAST
+        ahead = [turn for turn in turns[: turns.index(self)] if turn._holds_up()]
+        return len(ahead) >= ABREAST or any(turn._leads() for turn in ahead)
+
+    def _leads(self) -> bool:
+        """Whether it is in the first half of its turn."""
+        began = trio.current_time() if self._began_at is None else self._began_at
+        return self._came < self._half and trio.current_time() - began < LEAD
 
     def _holds_up(self) -> bool:
         if self._is_free:

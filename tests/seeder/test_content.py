@@ -111,11 +111,12 @@ async def test_an_image_s_layers_come_in_turns(bench: Bench, autojump_clock: Moc
     bench.origin.steps = [Step(chunk=64 * 1024, pause=0.1)]
     blobs = [await bench.content.blob(APP, digest) for digest in digests]
     assert [blob.size for blob in blobs] == 3 * [len(BODY)]
+    began, takes = trio.current_time(), len(BODY) / (64 * 1024) * 0.1
     assert await read(blobs[1], 0, 1) == bodies[1][:1]
+    assert trio.current_time() - began == pytest.approx(takes / 2, rel=0.2)
     assert len(bench.origin.asked) == 2
-    began = trio.current_time()
     assert await read(blobs[2]) == bodies[2]
-    assert trio.current_time() - began > 1.9 * len(BODY) / (64 * 1024) * 0.1
+    assert trio.current_time() - began > 1.9 * takes
     assert len(bench.origin.asked) == 3
 
 

@@ -10,7 +10,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from p2pd.model.layout import SEGMENT, SMALL_BLOB
 from p2pd.model.reference import Repository
-from seeder.turns import ABREAST, IDLE, TURN, Turns
+from seeder.turns import ABREAST, IDLE, LEAD, TURN, Turns
 
 APP, OTHER = Repository("reg.test", "app"), Repository("reg.test", "other")
 BLOCK = SEGMENT // 4
@@ -51,6 +51,37 @@ async def test_a_few_are_pulled_abreast_in_the_order_of_asking(autojump_clock: M
     assert "".join(name for wave in waves for name in wave) == "abcde"
 
 
+@pytest.mark.parametrize("size", [SEGMENT // 2, SEGMENT, 3 * SEGMENT])
+async def test_the_second_begins_when_half_of_the_first_ones_turn_is_over(
+    autojump_clock: MockClock, size: int
+) -> None:
+    """Two side by side would both come to the end of their segments last of all."""
+    async with trio.open_nursery() as nursery:
+        site = Site(nursery)
+        for name in "ab":
+            site.pull(name, size)
+            await wait_all_tasks_blocked()
+    half = min(size, TURN) // 2 // BLOCK * PAUSE
+    assert site.began("b") - site.began("a") == pytest.approx(half)
+    times = [at for who, at in site.blocks if who == "a"]
+    assert max(later - at for at, later in pairwise(times)) == pytest.approx(PAUSE), (
+        "the other is half way then"
+    )
+
+
+async def test_a_slow_one_leads_for_some_seconds_only(autojump_clock: MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        site = Site(nursery)
+        turns = site.turns
+        nursery.start_soon(_hold, turns)
+        await wait_all_tasks_blocked()
+        began = trio.current_time()
+        with turns.enter(APP, SEGMENT) as turn:
+            await turn.wait(0)
+        assert LEAD - PAUSE <= trio.current_time() - began <= LEAD + IDLE
+        nursery.cancel_scope.cancel()
+
+
 async def test_repositories_and_small_blobs_do_not_wait(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         site = Site(nursery)
@@ -85,7 +116,7 @@ async def test_one_to_which_nothing_comes_holds_up_nobody(autojump_clock: MockCl
             site.pull(name, SEGMENT, stalls_after=0)
         await wait_all_tasks_blocked()
         site.pull("c", SEGMENT)
-    assert IDLE <= site.began("c") - site.began("a") <= 2 * IDLE + PAUSE
+    assert IDLE <= site.began("c") - site.began("a") <= 2 * (2 * IDLE) + PAUSE, "one after the other"
 
 
 async def test_one_that_gives_up_makes_room(autojump_clock: MockClock) -> None:
