@@ -17,7 +17,7 @@ import trio
 from p2pd.model.layout import SEGMENT, SMALL_BLOB
 from p2pd.model.reference import Repository
 
-__all__ = ["ABREAST", "IDLE", "TURN", "Turn", "Turns"]
+__all__ = ["ABREAST", "IDLE", "LEAD", "TURN", "Turn", "Turns"]
 
 ABREAST = 2
 """Blobs of a repository that get on at a time: where one waits for its origin, the other uses the WAN."""
