@@ -157,7 +157,7 @@ class SeederContent:
         if meta is not None:
             return meta
         segment = Layout(size).segment(index)
-        await _wait_for(partial, segment.offset + segment.length)
+        await _wait_for(partial, segment.stop)
         return partial.segment_meta(index)
 
     def _note_served(self, digest: Digest, repository: Repository, size: int, served: int) -> None:

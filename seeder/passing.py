@@ -160,7 +160,7 @@ class Passing:
         segment = Layout(size).segment(index)
         hashes = self._hashes_of((repository, digest, size, index))
         start = segment.offset + len(hashes.sha1s) // SHA1_BYTES * segment.piece_length
-        stop = segment.offset + segment.length
+        stop = segment.stop
         piece = bytearray()
         async with aclosing(self.bytes_of(repository, digest, size, (start, stop))) as chunks:
             async for chunk in chunks:

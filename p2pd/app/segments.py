@@ -98,7 +98,7 @@ class Segments:
         """Load the segment and give it what this node has of it already."""
         state, index, cut = self._state, meta.index, meta.segment
         partial, shelf = state.partial, state.site.shelf
-        if partial.frontier >= cut.offset + cut.length:
+        if partial.frontier >= cut.stop:
             segment = await shelf.offer(state.digest, index, meta)
             if segment is not None:
                 return segment

@@ -88,9 +88,8 @@ class Report:
         last = self._last
         if not for_all and last.state is not None and last.state[1:3] == state[1:3] == (0, _NO_WAY):
             return None
-        is_known = last.knows(state, but_gains=not tell_gains)
-        if for_all and not self._all.knows(state, but_gains=not tell_gains):
-            is_known = False
+        told = (last, self._all) if for_all else (last,)
+        is_known = all(each.knows(state, but_gains=not tell_gains) for each in told)
         if is_known and now - last.at < HEARTBEAT:
             return None
         gained = have & ~(self._all.state[0] if self._all.state is not None else 0)

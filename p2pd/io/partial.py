@@ -137,7 +137,7 @@ class FilePartial:
         if (meta.digest, meta.blob_size) != (self._digest, self._size) or not meta.is_consistent:
             raise StoreError(f"metadata of segment {meta.index} does not fit {self._digest}")
         segment = meta.segment
-        end = segment.offset + segment.length
+        end = segment.stop
         if pieces is not None:
             end = min(end, segment.offset + pieces * segment.piece_length)
         if not segment.offset <= self._frontier < end:
@@ -219,7 +219,7 @@ class FilePartial:
         if not 0 <= index < self._layout.segment_count:
             return None
         segment = self._layout.segment(index)
-        if segment.offset + segment.length > self._frontier:
+        if segment.stop > self._frontier:
             return None
         return SegmentMeta(self._digest, self._size, index, self._hasher.segment_hashes(index))
 

@@ -14,7 +14,7 @@ import structlog
 from p2pd.io.files import Files, ensure_dir, open_readonly, read_sound
 from p2pd.io.pieces import PieceTable
 from p2pd.io.places import SIDECAR_SUFFIX, Places
-from p2pd.io.segment_files import remove_blob
+from p2pd.io.segment_files import length_of_segments, remove_blob
 from p2pd.model.errors import InvalidReference
 from p2pd.model.layout import SMALL_BLOB
 from p2pd.model.reference import Digest
@@ -85,7 +85,7 @@ def _scan_shard(shard: Path, places: Places, files: Files, index: Index) -> None
                 continue
             known = entry.stat()
             if name == entry.name and entry.is_dir():
-                found[digest] = Found(_length(Path(entry.path)), known.st_mtime)
+                found[digest] = Found(length_of_segments(entry.path), known.st_mtime)
             elif entry.is_file():
                 here = found if name == entry.name else sidecars
                 here[digest] = Found(known.st_size, known.st_mtime)
@@ -106,12 +106,6 @@ def _scan_shard(shard: Path, places: Places, files: Files, index: Index) -> None
         index[digest] = blob
     for digest in sidecars:
         _remove(files, places.sidecar(digest), places)
-
-
-def _length(folder: Path) -> int:
-    """Bytes of a blob that is a directory of segments."""
-    with os.scandir(folder) as entries:
-        return sum(entry.stat().st_size for entry in entries)
 
 
 def _digest(name: str) -> Digest | None:

@@ -24,6 +24,7 @@ from p2pd.model.layout import SEGMENT, Layout
 __all__ = [
     "AssemblyFiles",
     "SegmentedFile",
+    "length_of_segments",
     "link_file",
     "make_own",
     "open_blob",
@@ -52,8 +53,7 @@ class SegmentedFile(Descriptor):
         self._most = _OPEN_AT_ONCE
 
     def length(self) -> int:
-        with os.scandir(self.fd) as entries:
-            return sum(entry.stat().st_size for entry in entries)
+        return length_of_segments(self.fd)
 
     def read_at(self, offset: int, length: int) -> bytes:
         parts = []
@@ -196,6 +196,12 @@ class AssemblyFiles:
 def segment_path(blob: Path, size: int, index: int) -> Path:
     """The file of one segment of the blob at `blob`."""
     return blob / str(index) if Layout(size).segment_count > 1 else blob
+
+
+def length_of_segments(folder: str | int) -> int:
+    """Bytes of a blob that is a directory, given by its path or descriptor."""
+    with os.scandir(folder) as entries:
+        return sum(entry.stat().st_size for entry in entries)
 
 
 def open_blob(path: Path, size: int) -> Descriptor | None:

@@ -216,22 +216,22 @@ class FileStore(FileAnswers):
     async def stage(self, digest: Digest, index: int) -> Path | None:
         assembly = self._partials.get(digest)
         if digest not in self._index and assembly is not None and assembly.segment_meta(index) is not None:
-            start, stop = Layout(assembly.size).span(index)
+            segment = Layout(assembly.size).segment(index)
             if await self._link(digest, index, assembly.segment_path(index)):
                 return self.staged_path(digest, index)
-            return await self._copy(digest, index, assembly.assembled(start, stop))
+            return await self._copy(digest, index, assembly.assembled(segment.offset, segment.stop))
         blob = await self.open(digest)
         if blob is None or not 0 <= index < Layout(blob.size).segment_count:
             return None
-        start, stop = Layout(blob.size).span(index)
+        segment = Layout(blob.size).segment(index)
         source = segment_path(self._places.blob(digest), blob.size, index)
         if digest in self._index and await trio.to_thread.run_sync(source.is_file):
-            async with aclosing(blob.chunks(start, stop)) as pieces:
+            async with aclosing(blob.chunks(segment.offset, segment.stop)) as pieces:
                 async for _ in pieces:
                     pass  # read only to be checked: peers blame a node for what rotted on its disk
             if await self._link(digest, index, source):
                 return self.staged_path(digest, index)
-        return await self._copy(digest, index, blob.chunks(start, stop))
+        return await self._copy(digest, index, blob.chunks(segment.offset, segment.stop))
 
     async def unstage(self, digest: Digest, index: int) -> None:
         with disk_errors(f"delete staged segment {index} of {digest}"):

@@ -45,6 +45,10 @@ class Segment:
     piece_length: int
 
     @property
+    def stop(self) -> int:
+        return self.offset + self.length
+
+    @property
     def piece_count(self) -> int:
         return -(-self.length // self.piece_length)
 
@@ -94,10 +98,6 @@ class Layout:
     def segment(self, index: int) -> Segment:
         offset = index * SEGMENT
         return Segment(index, offset, min(SEGMENT, self.size - offset), self.piece_length)
-
-    def span(self, index: int) -> tuple[int, int]:
-        """First byte of a segment, and the one behind its last."""
-        return index * SEGMENT, min((index + 1) * SEGMENT, self.size)
 
     def segments(self) -> Iterator[Segment]:
         return (self.segment(index) for index in range(self.segment_count))

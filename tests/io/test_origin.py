@@ -20,13 +20,6 @@ BODY = bytes(range(256)) * 1024
 
 
 @pytest.fixture
-async def registry(nursery: trio.Nursery) -> FaultRegistry:
-    registry = FaultRegistry()
-    await nursery.start(registry.run)
-    return registry
-
-
-@pytest.fixture
 async def store(nursery: trio.Nursery) -> FaultRegistry:
     """Where the registry's redirects lead: another port."""
     store = FaultRegistry()

@@ -45,13 +45,6 @@ MANIFEST = json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "layers": 
 
 
 @pytest.fixture
-async def registry(nursery: trio.Nursery) -> FaultRegistry:
-    registry = FaultRegistry()
-    await nursery.start(registry.run)
-    return registry
-
-
-@pytest.fixture
 async def client(registry: FaultRegistry) -> AsyncIterator[OriginClient]:
     client = OriginClient({"reg.test": UpstreamSpec("reg.test", registry.url)})
     yield client

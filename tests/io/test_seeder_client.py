@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-import trio
 
 from benchmarks.testbed.registry import FaultRegistry, status
 from p2pd.io.seeder_client import SeederClient
@@ -18,13 +17,6 @@ from tests.support.memory_store import meta_of
 
 APP = Repository("reg.test", "app")
 BODY = bytes(3_000_000)
-
-
-@pytest.fixture
-async def registry(nursery: trio.Nursery) -> FaultRegistry:
-    registry = FaultRegistry()
-    await nursery.start(registry.run)
-    return registry
 
 
 @pytest.fixture

@@ -69,10 +69,9 @@ async def swarm(store: FileStore) -> None:
     assembly = await store.begin(digest, len(SWARMED))
     try:
         for segment in layout.segments():
-            start, stop = layout.span(segment.index)
             staged = await store.own_staged(digest, segment.index)
-            staged.write_bytes(SWARMED[start:stop])
-            if assembly.frontier < stop:
+            staged.write_bytes(SWARMED[segment.offset : segment.stop])
+            if assembly.frontier < segment.stop:
                 meta = SegmentMeta(digest, len(SWARMED), segment.index, hasher.segment_hashes(segment.index))
                 await assembly.append_segment(staged, meta)
         await assembly.commit()
