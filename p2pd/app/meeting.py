@@ -74,6 +74,9 @@ class Meeting:
         self._introducing: set[str] = set()
         self._introduced: set[str] = set()
         self._strangers: set[str] = set()
+        self._expected: set[str] = set()
+        self._answered = trio.Event()
+        """Set when all that were there at first gave an answer, or none in time."""
         self._patience = trio.CancelScope()
         self._introductions_end = 0.0
         self._elsewhere = 0
@@ -139,17 +142,14 @@ class Meeting:
             self._strangers.add(node)
             self.peers_changed()
 
-    async def introduce_everyone(self) -> None:
-        """Tell whom it concerns; wait for their answers, but not for the slow ones."""
+    async def wait_for_answers(self) -> None:
+        """Wait until those that were there first have said how they stand, but not for the slow ones."""
         self._introductions_end = trio.current_time() + INTRODUCTIONS
         with trio.move_on_after(INTRODUCTION) as self._patience:
-            live = self._live()
-            await self._announce(live)
-            async with trio.open_nursery() as nursery:
-                self._introduce_new(live, nursery)
+            await self._answered.wait()
 
     async def keep_introducing(self) -> None:
-        """Meet peers that come later, or gave no answer, and forget those that went, for ever."""
+        """Meet peers, also those that come later or gave no answer, and forget those that went, for ever."""
         async with trio.open_nursery() as nursery:
             while True:
                 event = self._peers_changed
@@ -179,9 +179,10 @@ class Meeting:
         self._site.peers.notify_nowait(live.keys() - self._announced, Wanted(self._state.digest))
         is_first, self._announced = not self._announced, set(live)
         if is_first:
-            async with trio.open_nursery() as nursery:
-                for node in self._near(live, ASKED):
-                    nursery.start_soon(self._ask_interest, node)
+            with trio.move_on_after(INTRODUCTION):
+                async with trio.open_nursery() as nursery:
+                    for node in self._near(live, ASKED):
+                        nursery.start_soon(self._ask_interest, node)
 
     def _near(self, live: dict[str, Peer], count: int) -> list[str]:
         """Some peers, others for every node and blob."""
@@ -210,9 +211,14 @@ class Meeting:
         self._state.choice = self._circle.choose()
         told = (self._state.choice.told | self._strangers) & live.keys()
         unanswered = told - self._introduced
+        if is_small and not self._answered.is_set():
+            self._state.plan.expect(unanswered - self._expected)
+            self._expected |= unanswered
         for node in unanswered - self._introducing:
             self._introducing.add(node)
             nursery.start_soon(self._introduce, live[node])
+        if not unanswered:
+            self._answered.set()
         return bool(unanswered)
 
     async def _introduce(self, peer: Peer) -> None:
@@ -224,6 +230,9 @@ class Meeting:
             return
         finally:
             self._introducing.discard(node)
+            if not self._introducing:
+                self._answered.set()
+            state.plan.expect_no_longer(node)
         self._introduced.add(node)
         self._strangers.discard(node)
         self._patience.deadline = min(trio.current_time() + INTRODUCTION, self._introductions_end)
@@ -327,6 +336,7 @@ class Meeting:
     async def join_peers(self, index: int, segment: SwarmSegment) -> None:
         """Dial the peers that have the segment loaded, again when nothing comes from them."""
         joined: set[str] = set()
+        ever_joined: set[str] = set()
         had = -1
         while not segment.is_complete:
             if len(segment.have) == had and self._is_owed(index):
@@ -335,7 +345,7 @@ class Meeting:
             async with trio.open_nursery() as nursery:
                 for peer in self._swarm_peers(index):
                     if peer.node_id not in joined:
-                        nursery.start_soon(self._join_into, peer, index, segment, joined)
+                        nursery.start_soon(self._join_into, peer, index, segment, joined, ever_joined)
             with trio.move_on_after(REJOIN):
                 await self._next_holder_or_member(joined)
 
@@ -352,9 +362,14 @@ class Meeting:
         while not {*plan.members, *plan.holders} - known:
             await self._state.changed.wait()
 
-    async def _join_into(self, peer: Peer, index: int, segment: SwarmSegment, joined: set[str]) -> None:
+    async def _join_into(
+        self, peer: Peer, index: int, segment: SwarmSegment, joined: set[str], ever_joined: set[str]
+    ) -> None:
         if await self._join(peer, index, segment):
             joined.add(peer.node_id)
+            if peer.node_id not in ever_joined:
+                ever_joined.add(peer.node_id)
+                self._state.plan.connected(trio.current_time())
 
     async def _join(self, peer: Peer, index: int, segment: SwarmSegment | None) -> bool:
         state = self._state

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
 from p2pd.app.segments import Segments
@@ -43,8 +45,24 @@ class Stripes:
             state.digest,
             state.layout.size,
             span,
-            Reader(state.bytes_came, state.others_came_at, state.seeder_said),
+            Reader(
+                self._counter(stripe, (cut.stop - cut.start) // 2), state.others_came_at, state.seeder_said
+            ),
         )
+
+    def _counter(self, stripe: int, half: int) -> Callable[[int], None]:
+        """What is told of each byte that comes of a stripe."""
+        state, missing = self._state, half
+
+        def bytes_came(count: int) -> None:
+            nonlocal missing
+            state.bytes_came(count)
+            if missing > 0:
+                missing -= count
+                if missing <= 0:
+                    state.plan.half_came(stripe)
+
+        return bytes_came
 
     def take(self, stripe: int, data: bytes) -> None:
         """A stripe came over the WAN."""

@@ -252,8 +252,8 @@ class Transfer:
     async def _drive(self) -> None:
         state = self._state
         if not state.is_alone:
-            await self._meeting.introduce_everyone()
             state.start_soon(self._meeting.keep_introducing)
+            await self._meeting.wait_for_answers()
         if self.plan.open_way is Way.SEEDER:  # else nobody could say at once which bytes are right
             await self._segments.check_staged()
         decided_at = trio.current_time()

@@ -20,7 +20,7 @@ class LanTrust:
     """
 
     def __init__(self, now: float) -> None:
-        self._moved_at = now
+        self._moved_at = self._owes_since = now
         self._stalls = 0
         self._owes = False
         self._muted: dict[str, float] = {}
@@ -45,13 +45,18 @@ class LanTrust:
     def owes(self, owes: bool, now: float) -> None:
         """Whether peers that are not muted have what this node lacks; the wait begins with the first."""
         if owes and not self._owes:
-            self._moved_at = now
+            self._moved_at = self._owes_since = now
         self._owes = owes
 
     def brought(self, now: float) -> None:
         """A stripe came over the LAN (what comes over the WAN says nothing about it)."""
         self._moved_at = now
         self._stalls = 0
+
+    def connected(self, now: float) -> None:
+        """A way to some of what is owed is open only now. The first wait is up to twice as long by that."""
+        if not self._stalls:
+            self._moved_at = max(self._moved_at, min(now, self._owes_since + LAN_PATIENCE))
 
     def begin_anew(self, now: float) -> None:
         """The wait for what is owed begins now."""

@@ -73,6 +73,7 @@ class FetchPlan:
         self.layout = layout
         self.have = 0
         self.in_flight: dict[int, float] = {}
+        self._half_came = 0
         self._received = 0
         self._me = me
         self._way = self._open_way = way
@@ -113,7 +114,7 @@ class FetchPlan:
         if member is None:
             member = self._company.join(node, now)
             self._spread.begin_anew()
-        if member.way is not way:
+        if is_new or member.way is not way:
             member.way = way
             self._fetchers.discard(node)
             self._trust(node)
@@ -161,6 +162,21 @@ class FetchPlan:
                     self._election.fetched(now, is_mine=False)
         for stripe in iter_bits(flying & ~flew):
             self._claims.begin(stripe, node, since)
+
+    def expect(self, nodes: Iterable[str]) -> None:
+        """These were asked whether they are fetching, too. Until they answer, what would be theirs is.
+
+        Where nodes are short of CPU some answers take seconds, and who takes the others' for its own
+        meanwhile fetches the same as they do.
+        """
+        for node in nodes:
+            if node not in self._company.members and node not in self._company.holders:
+                self._fetchers.add(node)
+
+    def expect_no_longer(self, node: str) -> None:
+        """It gave no answer, or is not fetching."""
+        if node not in self._company.members:
+            self._fetchers.discard(node)
 
     def member_left(self, node: str) -> None:
         """A member or holder is gone, or gave up."""
@@ -228,6 +244,11 @@ class FetchPlan:
     def started(self, stripe: int, now: float) -> None:
         """This node began to fetch a stripe."""
         self.in_flight[stripe] = now
+        self._half_came &= ~(1 << stripe)
+
+    def half_came(self, stripe: int) -> None:
+        """Half of the bytes of a stripe in flight are there."""
+        self._half_came |= 1 << stripe
 
     def received(self, stripe: int, now: float) -> None:
         """All bytes of a stripe came over the WAN; they are not verified yet."""
@@ -257,6 +278,10 @@ class FetchPlan:
         self.have |= 1 << stripe
         self._came(1 << stripe, now)
         self._see_lan(now)
+
+    def connected(self, now: float) -> None:
+        """A torrent met its first peer, or one more: the LAN can bring what is owed only from now on."""
+        self._lan.connected(now)
 
     def stood_still(self, now: float) -> None:
         """This node did nothing for a while: that the LAN brought nothing proves nothing."""
@@ -407,10 +432,17 @@ class FetchPlan:
         return Decision(fetch, drop, lead, None if wake_at == float("inf") else max(wake_at, now + _SOONEST))
 
     def _drop_late(self, now: float) -> tuple[int, ...]:
-        """Requests that are late at a node that stands back: while they are told of, nobody else begins."""
+        """Requests that are late at a node that stands back: while they are told of, nobody else begins.
+
+        Not one of which half came: the rest is here before another has fetched it from its start.
+        """
         if self._way is self._open_way:
             return ()
-        late = tuple(stripe for stripe, began in self.in_flight.items() if self._is_overdue(began, now))
+        late = tuple(
+            stripe
+            for stripe, began in self.in_flight.items()
+            if self._is_overdue(began, now) and not self._half_came >> stripe & 1
+        )
         for stripe in late:
             del self.in_flight[stripe]
         return late

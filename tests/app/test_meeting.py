@@ -9,8 +9,9 @@ import trio
 from trio.testing import MockClock
 
 from p2pd.app.meeting import REJOIN, REPLY, SEEDER_FIRST
+from p2pd.decide.ownership import owner, stripe_key
 from p2pd.model.layout import MIB
-from p2pd.model.messages import Join, Reply, Request
+from p2pd.model.messages import Join, Reply, Request, Want
 from p2pd.ports.peers import Peer
 from tests.support.memory_site import REPOSITORY, open_site
 
@@ -37,6 +38,43 @@ async def test_a_holder_that_was_too_busy_to_answer_is_asked_again(
         assert not list(transfer.plan.holders)
         await trio.sleep(2 * (REPLY + REJOIN))
         assert list(transfer.plan.holders) == [holder.node_id]
+
+
+async def test_an_answer_that_is_late_is_waited_for_and_not_asked_for_again(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Meanwhile what may be the other's is left to it, and what is not is fetched."""
+    asked: list[float] = []
+    async with open_site(tmp_path) as site:
+        node, other = site.join(1), site.join(2)
+        await site.met()
+        digest = site.seeder.put(bytes(64 * MIB))
+        site.seeder.bytes_s = MIB / 10
+        began, answer = trio.current_time(), other.service.answer
+
+        async def late(peer: Peer, request: Request) -> Reply:
+            if isinstance(request, Want):
+                asked.append(trio.current_time())
+                await trio.sleep(REPLY - 0.5)
+            return await answer(peer, request)
+
+        other.service.answer = late  # type: ignore[method-assign] # short of CPU
+        transfer = await node.transfers.obtain(REPOSITORY, digest, 64 * MIB)
+        mine = {
+            s
+            for s in range(64)
+            if owner(stripe_key(digest, s), [node.node_id, other.node_id]) == node.node_id
+        }
+        begun: set[int] = set()
+        while trio.current_time() < began + REPLY - 0.6:
+            begun |= set(transfer.plan.in_flight)
+            await trio.sleep(0.1)
+        assert begun
+        assert begun <= mine
+        while trio.current_time() < began + REPLY + 1:
+            begun |= set(transfer.plan.in_flight)
+            await trio.sleep(0.1)
+        assert len(asked) == 1
 
 
 async def test_peers_are_not_joined_again_for_what_nobody_has(

@@ -25,6 +25,22 @@ def test_patience_halves_with_each_stall_and_comes_back_with_a_stripe() -> None:
     assert lan.deadline == 5.0
 
 
+def test_patience_begins_anew_with_a_connection_but_not_for_ever() -> None:
+    lan = LanTrust(0.0)
+    lan.owes(True, 10.0)
+    lan.connected(12.0)
+    assert lan.deadline == 17.0
+    for now in (14.0, 16.0, 18.0):
+        lan.connected(now)
+    assert lan.deadline == 20.0
+    lan.stalled([], 20.0)
+    lan.connected(21.0)
+    assert lan.deadline == 22.5, "where nothing came once, they may come and go"
+    lan.brought(22.0)
+    lan.connected(21.0)
+    assert lan.deadline == 27.0
+
+
 def test_who_owes_is_muted_for_longer_and_longer() -> None:
     lan = LanTrust(0.0)
     lengths = []

@@ -257,6 +257,31 @@ def test_in_a_large_site_some_fetch_and_the_rest_is_served_by_them() -> None:
         assert set(plan.decide(0.0).fetch) <= set(owned_by(me, *fetchers)) if me in fetchers else True
 
 
+def test_what_would_be_theirs_is_left_to_those_that_have_yet_to_answer() -> None:
+    plan = plan_of("a")
+    plan.expect(["a", "b", "c"])
+    mine = owned_by("me", "a", "b", "c")
+    assert set(plan.decide(0.0).fetch) <= set(mine)
+    plan.member_progress("b", 0, 0, Way.NONE, 0.1)
+    plan.expect_no_longer("c")
+    plan.expect_no_longer("a")  # it answered, and fetches
+    begun: set[int] = set()
+    for _ in range(3):
+        for stripe in fetch(plan, 0.2):
+            begun.add(stripe)
+            wan_brings(plan, stripe, 0.2)
+    assert begun <= set(owned_by("me", "a"))
+    assert begun - set(mine)
+
+
+def test_nothing_is_expected_of_a_holder() -> None:
+    plan = plan_of()
+    plan.holder_found("a", 0.0)
+    plan.expect(["a"])
+    plan.member_left("a")
+    assert set(fetch(plan, 0.1)) == {0, 1}
+
+
 def test_members_without_a_seeder_own_nothing() -> None:
     plan = plan_of()
     plan.member_progress("a", 0, 0, Way.ORIGIN, 0.0)
@@ -449,6 +474,23 @@ def test_one_that_stands_back_drops_what_is_late_and_ends_what_is_not() -> None:
     assert plan.decide(16.0).drop == (first,)
     assert list(plan.in_flight) == [second]
     assert not plan.claimed >> first & 1, "another may begin at once"
+
+
+def test_one_that_stands_back_keeps_what_half_is_here_of() -> None:
+    standing = Standing()
+    plan = FetchPlan(DIGEST, LONG, "me", Way.SEEDER, 0.0, standing)
+    plan.member_progress("a", 0, 0, Way.SEEDER, 0.0)
+    first, second, *_ = owned_by("me", "a")
+    plan.started(first, 0.0)
+    plan.half_came(first)
+    plan.started(second, 0.0)
+    standing.step_back(16.0)
+    plan.member_progress("a", 1, 1, Way.SEEDER, 16.0)
+    assert plan.decide(16.0).drop == (second,)
+    plan.failed(first, 16.0, 1.0)
+    plan.started(first, 17.0)
+    plan.member_progress("a", 0b11, 0b11, Way.SEEDER, 30.0)
+    assert plan.decide(30.0).drop == (first,), "of this request nothing came"
 
 
 def test_nobody_stands_back_where_nobody_else_can_fetch() -> None:
@@ -942,6 +984,16 @@ def test_what_came_by_the_seeder_makes_nobody_wait_for_a_leader() -> None:
     plan.member_progress(other, 0, 0, Way.ORIGIN, 1.0)
     assert not plan.decide(1.0).lead
     assert plan.decide(1.0 + LISTEN).lead
+
+
+def test_the_lan_is_not_blamed_for_what_it_could_not_bring_yet() -> None:
+    plan = plan_of("a")
+    plan.member_progress("a", 1, 1, Way.SEEDER, 0.0)
+    plan.connected(3.0)
+    assert plan.decide(5.1).wake_at is not None
+    assert plan.is_at_site(0)
+    plan.decide(8.1)
+    assert not plan.is_at_site(0)
 
 
 def test_a_node_that_stood_still_does_not_blame_the_lan() -> None:
