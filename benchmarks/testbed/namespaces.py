@@ -34,6 +34,8 @@ PREFIX = "p2pd-testbed-"
 
 _CLONE_NEWNET = 0x40000000
 _START_S = 10.0
+_REMOVE_S = 600.0
+"""A large layer leaves fifty gigabytes to remove, and what was measured is told only afterwards."""
 _COMMANDS = {
     "unshare": "util-linux",
     "nsenter": "util-linux",
@@ -212,7 +214,7 @@ class Outer:
         os.close(self._leash)
         self._leash = -1
         try:
-            self._guard.wait(30)
+            self._guard.wait(_REMOVE_S)
         finally:
             for process in self._processes:
                 process.abandon()

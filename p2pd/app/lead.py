@@ -181,4 +181,5 @@ class Leader:
                     state.plan.gained(stripe, now)
                 self._metadata.learn(meta, announce=True)
                 self._segments.work_on(index)
+        state.grew()
         state.poke()

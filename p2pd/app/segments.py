@@ -126,6 +126,7 @@ class Segments:
             state.plan.gained(first + piece, trio.current_time())
         self._unchecked.discard(index)
         state.poke()
+        readable = 0
         while True:
             changed = segment.changed
             if segment.error is not None:
@@ -140,9 +141,10 @@ class Segments:
                 self._check_refused(segment, first + piece)
             if gained or refused:
                 state.poke()
-            else:
+            if len(segment.readable) != readable:
+                readable = len(segment.readable)
                 state.grew()
-            if len(segment.readable) == segment.meta.segment.piece_count:
+            if readable == segment.meta.segment.piece_count:
                 return
             await changed.wait()
 

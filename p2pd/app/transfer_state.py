@@ -81,11 +81,10 @@ class TransferState:
         """Something changed: decide again."""
         self._changed.set()
         self._changed = trio.Event()
-        self.grew()
 
     @property
     def grown(self) -> trio.Event:
-        """Set and replaced when there may be more to deliver, and at every change."""
+        """Set and replaced when there may be more to deliver."""
         return self._grown
 
     def grew(self) -> None:
