@@ -42,7 +42,7 @@ STALL = 25.0
 STALL_WITHOUT_SOURCE = 8.0
 """The same where nobody is known who could bring one."""
 
-NEWS = 0.05
+NEWS = 0.1
 """Seconds for which news is gathered before the next decision. Of other members always; else where one was
 just made: a stripe's end, its piece and that of a neighbour come in bursts."""
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 import structlog
 import trio
 
+from p2pd.app.gather import Gather
 from p2pd.app.links import WanMeter
 from p2pd.app.metrics import Metrics
 from p2pd.decide.health import Reach, Turn
@@ -32,14 +33,6 @@ SEEDER_DEADLINE = 5.0
 """Seconds a seeder has for an answer, so that the origin still has its turn before a client's deadline."""
 
 ORIGIN_DEADLINE = 8.0
-
-_GATHER = 96 * 1024
-_GATHER_BOUNDS = (0.01, 0.1)
-"""On a slow link a read returns a packet or two, and costs as much CPU as one of many: let the kernel
-gather bytes for a moment between two reads. Its buffers hold far more than comes then."""
-
-_AT_ONCE = 0.002
-"""Seconds: a read as quick as that did not wait. If it is small, more is there: TLS gives a record a read."""
 
 
 def _never() -> float:
@@ -232,12 +225,11 @@ class Wan:
             reader.on_bytes(0)
             if not rung.is_origin:
                 reader.on_holding(stream.holding)
-            skip, began, came = start - stream.start, trio.current_time(), 0
+            skip, came = start - stream.start, 0
             wanted = min(stop, stream.stop) - stream.start
-            asked_at = began
+            gather = Gather(trio.current_time())
             try:
                 async for chunk in stream.chunks:
-                    had_to_wait = trio.current_time() - asked_at > _AT_ONCE
                     reader.on_bytes(len(chunk))
                     attempt.moved_at = trio.current_time()
                     came += len(chunk)
@@ -248,9 +240,7 @@ class Wan:
                     if came >= wanted and stream.stop > stop:
                         break
                     # An answer is read to its end: only then its connection is kept for the next one.
-                    if came < wanted and (had_to_wait or len(chunk) >= _GATHER // 2):
-                        await trio.sleep(_gather_for(wanted - came, (trio.current_time() - began) / came))
-                    asked_at = trio.current_time()
+                    await gather.before_next(len(chunk), wanted - came)
             finally:
                 # What came before a failure crossed the WAN all the same.
                 self._metrics.wan_bytes.labels(rung.name).inc(came)
@@ -374,12 +364,6 @@ class Wan:
                 log.info("ladder.up", **about)
             else:
                 log.warning("ladder.down", **about, reason=reason)
-
-
-def _gather_for(missing: int, seconds_a_byte: float) -> float:
-    """Seconds until the kernel has about `_GATHER` bytes, or what is missing."""
-    low, high = _GATHER_BOUNDS
-    return min(max(low, min(_GATHER, missing) * seconds_a_byte), high)
 
 
 async def _in_time(ask: Callable[[Origin], Awaitable[T]], rung: _Rung) -> T:
