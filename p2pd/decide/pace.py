@@ -13,8 +13,11 @@ _PATIENCE_BOUNDS = (3.5, 60.0)
 _AHEAD_SECONDS = 1.5
 _AHEAD_BOUNDS = (3, 64)
 _KEPT = 0.97
+_FEW = 3
 _TOOK_WEIGHT = 0.2
+_DEVIATION_WEIGHT = 0.25
 _PATIENCE = 3
+_DEVIATIONS = 4
 _OVERDUE = 2
 _LONGEST_GAP = 2.0
 
@@ -33,7 +36,8 @@ class Pace:
         self.came_at = now
         self._time, self._stripes = _AT_FIRST
         self._took = _TOOK_AT_FIRST
-        self._took_any = False
+        self._deviation = 0.0
+        self._took_few = _FEW
         self._clock = 0.0
         # Each new highest stripe that the site had, with the site's clock then; both ascend.
         self._heights: list[int] = []
@@ -56,9 +60,14 @@ class Pace:
 
     def took(self, seconds: float) -> None:
         """A stripe took so long from claim to have, at any member."""
-        weight = _TOOK_WEIGHT if self._took_any else 1.0
-        self._took += weight * (seconds - self._took)
-        self._took_any = True
+        error = seconds - self._took
+        if self._took_few:
+            # Those that end first were the quickest of all that began together.
+            self._took_few -= 1
+            self._took += error / 2
+        else:
+            self._took += _TOOK_WEIGHT * error
+            self._deviation += _DEVIATION_WEIGHT * (abs(error) - self._deviation)
 
     def clock(self, now: float) -> float:
         """Seconds for which the site was getting on: stands still while nothing comes to anyone.
@@ -77,10 +86,12 @@ class Pace:
 
     @property
     def patience(self) -> float:
-        """Seconds before a stripe counts as late: three times what one takes, but never so little that a
-        node which is only short of CPU would pay for it. Nodes that are gone are noticed otherwise."""
+        """Seconds before a stripe counts as late: three times what one takes, or what four mean deviations
+        allow for where they differ much (RFC 6298, section 2: streams share a slow link unevenly). Never so
+        little that a node which is only short of CPU would pay. Nodes that are gone are noticed otherwise."""
         low, high = _PATIENCE_BOUNDS
-        return min(max(_PATIENCE * self._took, low), high)
+        usual = max(_PATIENCE * self._took, self._took + _DEVIATIONS * self._deviation)
+        return min(max(usual, low), high)
 
     @property
     def overdue(self) -> float:

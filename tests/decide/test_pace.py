@@ -6,22 +6,45 @@ from p2pd.decide.bits import mask_of
 from p2pd.decide.pace import Pace, Since
 
 
+def settled(seconds: float) -> Pace:
+    """All stripes took so long."""
+    pace = Pace(0.0)
+    for _ in range(60):
+        pace.took(seconds)
+    return pace
+
+
 def test_patience_is_three_times_what_a_stripe_takes() -> None:
+    assert settled(4.0).patience == pytest.approx(12.0)
     pace = Pace(0.0)
     assert pace.patience == 21.0  # nothing is known: less than a client waits
     pace.took(4.0)
-    assert pace.patience == 12.0
+    assert pace.patience == 16.5
     pace.took(9.0)
-    assert pace.patience == pytest.approx(15.0)
+    assert pace.patience == 21.75
+
+
+def test_the_first_that_end_are_not_what_a_stripe_takes() -> None:
+    pace = Pace(0.0)
+    for at_most in (12.0, 8.0, 6.0):
+        pace.took(1.0)
+        assert pace.patience == pytest.approx(at_most, rel=0.2)
+    for _ in range(20):
+        pace.took(1.0)
+    assert pace.patience == 3.5
+
+
+def test_patience_grows_where_stripes_take_unequal_times() -> None:
+    uneven = Pace(0.0)
+    for i in range(40):
+        uneven.took(2.0 if i % 4 else 18.0)
+    assert settled(6.0).patience == pytest.approx(18.0)
+    assert 25.0 < uneven.patience < 40.0, "of these one in four would be fetched twice"
 
 
 def test_patience_has_bounds() -> None:
-    pace = Pace(0.0)
-    pace.took(0.01)
-    assert pace.patience == 3.5
-    for _ in range(50):
-        pace.took(500.0)
-    assert pace.patience == 60.0
+    assert settled(0.01).patience == 3.5
+    assert settled(500.0).patience == 60.0
 
 
 def test_a_request_is_overdue_by_the_pace_of_the_site() -> None:
@@ -72,8 +95,7 @@ def test_the_clock_never_goes_back_nor_faster_than_time(steps: list[tuple[float,
 
 
 def test_what_a_higher_stripe_passed_is_late_by_the_clock() -> None:
-    pace = Pace(0.0)
-    pace.took(1.0)
+    pace = settled(1.0)
     awaited = pace.since(0.0)
     for i in range(10, 100):
         pace.came(1 << i, (i - 9) * 0.1)
@@ -89,13 +111,12 @@ def test_what_a_higher_stripe_passed_is_late_by_the_clock() -> None:
 
 
 def test_the_lowest_is_late_when_nothing_comes() -> None:
-    pace = Pace(0.0)
-    pace.took(2.0)
+    pace = settled(2.0)
     pace.came(1 << 9, 2.0)
     awaited = Since(0.0, 0.0)
     assert pace.lateness(0, awaited, 7.9, lowest=True, clocked=False)[1] == 0
-    assert pace.lateness(0, awaited, 8.0, lowest=True, clocked=False)[1] == 1
-    assert pace.lateness(0, awaited, 14.0, lowest=True, clocked=False)[1] == 2
+    assert pace.lateness(0, awaited, 8.1, lowest=True, clocked=False)[1] == 1
+    assert pace.lateness(0, awaited, 14.1, lowest=True, clocked=False)[1] == 2
 
 
 def test_a_pause_is_not_the_pace() -> None:
@@ -129,8 +150,7 @@ def test_a_stripe_is_looked_at_again_when_it_may_be_later_by_one(
 
 
 def test_the_lowest_is_late_by_the_clock_too() -> None:
-    pace = Pace(0.0)
-    pace.took(1.0)
+    pace = settled(1.0)
     for i in range(10, 200):
         pace.came(1 << i, (i - 9) * 0.1)
     awaited = Since(0.0, 0.0)
