@@ -79,14 +79,19 @@ class Connection:
 
     async def send(self, frames: bytes) -> None:
         """Write whole frames. After an error or a cancellation the connection must not be used."""
-        async with self._writing:
-            try:
-                with trio.fail_after(self._timing.write):
-                    await self._stream.send_all(frames)
-            except trio.TooSlowError as error:
-                raise PeerUnavailable(f"took nothing for {self._timing.write:g} s") from error
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                raise PeerUnavailable("connection is broken") from error
+        try:
+            self._writing.acquire_nowait()  # `acquire` would pause even where nobody writes
+        except trio.WouldBlock:
+            await self._writing.acquire()
+        try:
+            with trio.fail_after(self._timing.write):
+                await self._stream.send_all(frames)
+        except trio.TooSlowError as error:
+            raise PeerUnavailable(f"took nothing for {self._timing.write:g} s") from error
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise PeerUnavailable("connection is broken") from error
+        finally:
+            self._writing.release()
 
     async def write(self, frames: bytes | bytearray) -> None:
         """`send` for the one task that writes here and is watched from outside: no turn, no deadline."""
@@ -174,13 +179,14 @@ class PeerLink:
 
     async def request(self, request: Request, within: float) -> Reply:
         """See p2pd.ports.peers.Peers.request."""
-        await trio.lowlevel.checkpoint()
         self._use()
         number, pending = next(self._numbers), _Pending()
         self._pending[number] = pending
         try:
             self._post(encode(request, number))
-            if self.error is None:
+            if self.error is not None:
+                await trio.lowlevel.checkpoint()
+            else:
                 with trio.move_on_after(within):
                     await pending.done.wait()
         finally:
