@@ -38,7 +38,8 @@ INTRODUCTION = 0.3
 
 INTRODUCTIONS = 1.2
 """The same in all. Where nodes are short of CPU answers trickle in, and who begins before it has heard of the
-others takes what is theirs for its own."""
+others takes what is theirs for its own. Longer, for `REPLY`, only for those that asked this node when it was
+not fetching yet: what they have begun since may be its own."""
 
 GATHER = 0.25
 """Seconds for which a large site's news of who is interested is gathered."""
@@ -75,10 +76,11 @@ class Meeting:
         self._introduced: set[str] = set()
         self._strangers: set[str] = set()
         self._expected: set[str] = set()
+        self._asked_before: set[str] = set()
         self._answered = trio.Event()
         """Set when all that were there at first gave an answer, or none in time."""
         self._patience = trio.CancelScope()
-        self._introductions_end = 0.0
+        self._began_at = trio.current_time()
         self._elsewhere = 0
         """Stripes that some member was ever heard to have."""
         self._peers_changed = trio.Event()
@@ -144,8 +146,11 @@ class Meeting:
 
     async def wait_for_answers(self) -> None:
         """Wait until those that were there first have said how they stand, but not for the slow ones."""
-        self._introductions_end = trio.current_time() + INTRODUCTIONS
-        with trio.move_on_after(INTRODUCTION) as self._patience:
+        self._began_at = trio.current_time()
+        live = self._live().keys()
+        if len(live) <= MESH:
+            self._asked_before = self._site.interests.of(self._state.digest) & live
+        with trio.move_on_at(self._patient_until()) as self._patience:
             await self._answered.wait()
 
     async def keep_introducing(self) -> None:
@@ -232,10 +237,10 @@ class Meeting:
             self._introducing.discard(node)
             if not self._introducing:
                 self._answered.set()
+            self._asked_before.discard(node)
             state.plan.expect_no_longer(node)
         self._introduced.add(node)
         self._strangers.discard(node)
-        self._patience.deadline = min(trio.current_time() + INTRODUCTION, self._introductions_end)
         if not isinstance(reply, WantReply):
             return
         if reply.held:
@@ -246,7 +251,14 @@ class Meeting:
                 self.peers_changed()
         elif reply.progress.digest == state.digest:
             self.stands(node, reply.progress)
+        self._patience.deadline = self._patient_until()
         state.poke()
+
+    def _patient_until(self) -> float:
+        """Until when it pays to wait for more answers, where one just came."""
+        if self._asked_before:
+            return self._began_at + REPLY
+        return min(trio.current_time() + INTRODUCTION, self._began_at + INTRODUCTIONS)
 
     # Metadata.
 

@@ -95,7 +95,8 @@ class PeerService:
         self._attached.set()
 
     async def answer(self, peer: Peer, request: Request) -> Reply:
-        await self._attached.wait()
+        if not self._attached.is_set():
+            await self._attached.wait()
         handler = self._answers.get(type(request))
         if handler is None:
             raise PeerProtocolError(f"{type(request).__name__} is not a request")
@@ -137,10 +138,10 @@ class PeerService:
     async def _want(self, peer: Peer, request: Want) -> Reply:
         progress = request.progress
         transfer = self._transfers.running(progress.digest)
+        self._site.interests.note(progress.digest, peer.node_id)
         if transfer is None or transfer.is_alone:
             size = await self._site.store.look(progress.digest, LOOK_LARGE)
             return WantReply(size == progress.size, None)
-        self._site.interests.note(progress.digest, peer.node_id)
         transfer.member_stands(peer.node_id, progress)
         return WantReply(False, transfer.progress)
 

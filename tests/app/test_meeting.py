@@ -77,6 +77,31 @@ async def test_an_answer_that_is_late_is_waited_for_and_not_asked_for_again(
         assert len(asked) == 1
 
 
+async def test_who_may_have_begun_what_is_this_nodes_is_waited_for(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """It asked while this node was not fetching yet: since then all was its own."""
+    async with open_site(tmp_path) as site:
+        node, other = site.join(1), site.join(2)
+        await site.met()
+        digest = site.seeder.put(bytes(64 * MIB))
+        site.seeder.bytes_s = MIB / 10
+        theirs = await other.transfers.obtain(REPOSITORY, digest, 64 * MIB)
+        answer = other.service.answer
+
+        async def late(peer: Peer, request: Request) -> Reply:
+            if isinstance(request, Want):
+                await trio.sleep(REPLY - 0.5)
+            return await answer(peer, request)
+
+        other.service.answer = late  # type: ignore[method-assign] # short of CPU
+        await trio.sleep(0.1)
+        transfer = await node.transfers.obtain(REPOSITORY, digest, 64 * MIB)
+        await trio.sleep(REPLY + 1)
+        assert transfer.plan.in_flight
+        assert not set(transfer.plan.in_flight) & set(theirs.plan.in_flight)
+
+
 async def test_peers_are_not_joined_again_for_what_nobody_has(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
