@@ -25,7 +25,7 @@ def test_every_row_is_a_command_that_takes_its_words(row: matrix.Row) -> None:
     COMMANDS[command][0].add_arguments(parser)
     parsed = parser.parse_args([*words, "--json", "x.json"])
     if row.sized:
-        assert (parsed.size, parsed.wan, parsed.repeat) == ("8M", 40_000_000, 3)
+        assert (parsed.size, parsed.wan, parsed.repeat) == ("8M", 40_000_000 * row.share, 3)
 
 
 def test_an_unknown_row_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
