@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial as bind
@@ -16,7 +17,7 @@ from p2pd.app.reporting import report_nowait
 from p2pd.app.site import Site
 from p2pd.app.transfer import Transfer
 from p2pd.decide.plan import Way
-from p2pd.decide.report import REPORT_EVERY
+from p2pd.decide.report import until_next_report
 from p2pd.model.content import Place
 from p2pd.model.errors import OriginFault, P2pdError, Unavailable, WrongContent, fresh
 from p2pd.model.rate import LinkUse
@@ -49,7 +50,8 @@ class _Failure:
 class Transfers:
     """Starts transfers in the daemon's nursery; no client owns one.
 
-    `make_room` is called with digest and size of each before it begins; it may raise StoreFull.
+    `make_room` is called with digest and size of each before it begins; it may raise StoreFull. By the clock
+    `wall`, seconds, it is decided when peers are told how this node stands.
     """
 
     def __init__(
@@ -57,9 +59,11 @@ class Transfers:
         site: Site,
         nursery: trio.Nursery,
         make_room: Callable[[Digest, int], Awaitable[None]] | None = None,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._site = site
         self._make_room = make_room
+        self._wall = wall
         self._nursery = nursery
         self._running: dict[Digest, Transfer] = {}
         self._failures: dict[Digest, _Failure] = {}
@@ -198,7 +202,7 @@ class Transfers:
                 if not self._running:
                     break
                 report_nowait(self._site.peers, self._running.values(), turn)
-                await trio.sleep(REPORT_EVERY)
+                await trio.sleep(until_next_report(self._wall()))
         finally:
             self._is_reporting = False
 

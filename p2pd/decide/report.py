@@ -8,7 +8,19 @@ from p2pd.decide.bits import bits_to_run
 from p2pd.model.messages import ProgressDelta
 from p2pd.model.reference import Digest
 
-__all__ = ["HEARTBEAT", "MANY", "REPORT_EVERY", "WHOLE_EVERY", "Report", "Word", "tells_gains"]
+__all__ = [
+    "HEARTBEAT",
+    "MANY",
+    "REPORT_EVERY",
+    "WHOLE_EVERY",
+    "Report",
+    "Word",
+    "tells_gains",
+    "until_next_report",
+]
+
+_SOONEST = 0.1
+"""A timer's end is not exactly the moment that it was set for."""
 
 REPORT_EVERY = 0.7
 """Seconds between reports while something changes: evidence for takeover is about a second old at most."""
@@ -30,6 +42,16 @@ HEARTBEAT = 2.0
 WHOLE_EVERY = 10.0
 """Seconds between reports that tell all that is had: a link that broke may have lost some, and a reply on the
 other connection may have put an older state in place of a newer one."""
+
+
+def until_next_report(wall: float) -> float:
+    """Seconds until the next report, by the time of day.
+
+    All tell at the same moments, as far as their clocks agree: who hears sixteen wakes once and not sixteen
+    times, with whatever caches a busy small machine has left it, and decides once.
+    """
+    wait = REPORT_EVERY - wall % REPORT_EVERY
+    return wait if wait > _SOONEST else wait + REPORT_EVERY
 
 
 def tells_gains(turn: int, members: int) -> bool:

@@ -31,7 +31,7 @@ UPSTREAMS = Upstreams({REPOSITORY.registry: REPOSITORY.registry})
 
 def begun(node: MemoryNode, nursery: trio.Nursery) -> Transfers:
     """The node's transfers, as after a start of its daemon."""
-    transfers = Transfers(node.site, nursery)
+    transfers = Transfers(node.site, nursery, wall=trio.current_time)
     node.service.attach(node.site, transfers, node.small, node.tags)
     return transfers
 

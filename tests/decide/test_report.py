@@ -2,8 +2,19 @@
 
 from dataclasses import replace
 
+import pytest
+
 from p2pd.decide.bits import bits_to_run, run_to_bits
-from p2pd.decide.report import HEARTBEAT, MANY, REPORT_EVERY, WHOLE_EVERY, Report, Word, tells_gains
+from p2pd.decide.report import (
+    HEARTBEAT,
+    MANY,
+    REPORT_EVERY,
+    WHOLE_EVERY,
+    Report,
+    Word,
+    tells_gains,
+    until_next_report,
+)
 from p2pd.model.layout import MIB
 from p2pd.model.messages import ProgressDelta
 from p2pd.model.reference import Digest
@@ -106,3 +117,11 @@ def test_in_a_large_site_who_fetches_nothing_tells_at_every_other_report() -> No
     assert in_large(report, 0b111, 0b111, "seeder", 3) == between(0, 0), "it begins to"
     assert in_large(report, 0b111, 0b111, "none", 5) == delta(0, 0, "none")
     assert in_large(report, 0b111, 0b1111, "none", 6) == between(0, 0b1000, "none"), "it leads"
+
+
+@pytest.mark.parametrize("wall", [0.0, 0.1, 0.7, 1.6, 3 * 0.7, 1_795_000_000.123])
+def test_all_nodes_tell_at_the_same_moments(wall: float) -> None:
+    seconds = until_next_report(wall)
+    assert 0.1 < seconds <= REPORT_EVERY + 0.1
+    turns = (wall + seconds) / REPORT_EVERY
+    assert turns == pytest.approx(round(turns), abs=1e-5)
