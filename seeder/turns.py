@@ -30,6 +30,9 @@ LEAD = 10.0
 """Seconds at most for which one that begins its turn has the origin to itself, until half of its segment is
 there: two side by side would end theirs at the same moment."""
 
+_DRIP, _LEAD_OF_DRIP = 64 * 1024, 2.0
+"""The same for one of which so few bytes came: its origin does not give it more if it is alone."""
+
 IDLE = 1.0
 """Seconds after which a blob to which nothing comes, as its origin stalls, holds up nobody."""
 
@@ -116,8 +119,9 @@ class Turn:
 
     def _leads(self) -> bool:
         """Whether it is in the first half of its turn."""
-        began = trio.current_time() if self._began_at is None else self._began_at
-        return self._came < self._half and trio.current_time() - began < LEAD
+        now = trio.current_time()
+        began = now if self._began_at is None else self._began_at
+        return self._came < self._half and now - began < (LEAD if self._came >= _DRIP else _LEAD_OF_DRIP)
 
     def _holds_up(self) -> bool:
         if self._is_free:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import count, pairwise
 
 import pytest
 import trio
@@ -69,16 +69,20 @@ async def test_the_second_begins_when_half_of_the_first_ones_turn_is_over(
     )
 
 
-async def test_a_slow_one_leads_for_some_seconds_only(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize(("step", "seconds"), [(64 * 1024, LEAD), (512, 2.0)])
+async def test_a_slow_one_leads_for_some_seconds_only(
+    autojump_clock: MockClock, step: int, seconds: float
+) -> None:
+    """One that drips for fewer still: alone it gets no more."""
     async with trio.open_nursery() as nursery:
         site = Site(nursery)
         turns = site.turns
-        nursery.start_soon(_hold, turns)
+        nursery.start_soon(_hold, turns, step)
         await wait_all_tasks_blocked()
         began = trio.current_time()
         with turns.enter(APP, SEGMENT) as turn:
             await turn.wait(0)
-        assert LEAD - PAUSE <= trio.current_time() - began <= LEAD + IDLE
+        assert seconds - PAUSE <= trio.current_time() - began <= seconds + IDLE
         nursery.cancel_scope.cancel()
 
 
@@ -123,7 +127,7 @@ async def test_one_that_gives_up_makes_room(autojump_clock: MockClock) -> None:
     turns = Turns()
     async with trio.open_nursery() as nursery:
         for _ in range(ABREAST):
-            nursery.start_soon(_hold, turns)
+            nursery.start_soon(_hold, turns, 0)
         await wait_all_tasks_blocked()
         with turns.enter(APP, SEGMENT) as turn:
             began = trio.current_time()
@@ -133,8 +137,8 @@ async def test_one_that_gives_up_makes_room(autojump_clock: MockClock) -> None:
             assert trio.current_time() - began == pytest.approx(PAUSE)
 
 
-async def _hold(turns: Turns) -> None:
+async def _hold(turns: Turns, step: int) -> None:
     with turns.enter(APP, SEGMENT) as turn:
-        while True:
-            await turn.wait(0)
+        for frontier in count(step=step):
+            await turn.wait(frontier)
             await trio.sleep(PAUSE / 2)
