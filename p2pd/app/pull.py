@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 _APPEND = 256 * 1024
 _MOST_BUFFERED = 1024 * 1024
-_DRIP_WINDOW, _DRIP_BYTES = 20.0, 64 * 1024
+_DRIP_WINDOW, _DRIP_BYTES = 15.0, 48 * 1024
 """An answer that brings fewer bytes in so many seconds is as good as stalled: the next one may do better."""
 
 _LINGER = 0.02
