@@ -84,6 +84,7 @@ class Turn:
         self._is_waiting = False
         self._began_with: int | None = None
         self._came = 0
+        self._drips = False
         self._began_at: float | None = None
         self._moved_at = trio.current_time()
 
@@ -95,10 +96,11 @@ class Turn:
         if self._began_with is None:
             self._began_with = frontier
         elif frontier - self._began_with >= TURN:
-            self._began_with, self._began_at = frontier, None
+            self._began_with, self._began_at, self._drips = frontier, None, False
             self._line.turns.remove(self)
             self._line.turns.append(self)
             self._line.move()
+        self._drips |= self._came < _DRIP and not self._is_within(_LEAD_OF_DRIP)
         had_lead, self._came = self._came < self._half, frontier - self._began_with
         if had_lead and self._came >= self._half:
             self._line.move()
@@ -119,9 +121,13 @@ class Turn:
 
     def _leads(self) -> bool:
         """Whether it is in the first half of its turn."""
-        now = trio.current_time()
-        began = now if self._began_at is None else self._began_at
-        return self._came < self._half and now - began < (LEAD if self._came >= _DRIP else _LEAD_OF_DRIP)
+        if self._drips or self._came >= self._half:
+            return False
+        return self._is_within(LEAD if self._came >= _DRIP else _LEAD_OF_DRIP)
+
+    def _is_within(self, seconds: float) -> bool:
+        """Whether no more have passed since it began its turn."""
+        return self._began_at is None or trio.current_time() - self._began_at < seconds
 
     def _holds_up(self) -> bool:
         if self._is_free:

@@ -61,24 +61,25 @@ class Assembly:
     async def run(self) -> None:
         """Append until all is there, then commit."""
         state = self._state
-        appended_at = trio.current_time()
+        due = trio.current_time() + DRIP
         try:
             while state.partial.frontier < state.layout.size:
                 grown = state.grown
                 async with self.writer:
-                    appended = await self._append_next(appended_at)
+                    appended = await self._append_next(is_due=trio.current_time() >= due)
+                now = trio.current_time()
                 if appended:
-                    appended_at = trio.current_time()
+                    due = now + DRIP
                     state.poke()
                     continue
-                with trio.move_on_at(max(appended_at, trio.current_time()) + DRIP):
+                with trio.move_on_at(due if due > now else now + DRIP):
                     await grown.wait()
             await state.partial.commit()
         except P2pdError as error:
             state.fail(error)
 
-    async def _append_next(self, appended_at: float) -> bool:
-        """Append a whole segment if there is one, else its next pieces if clients have waited for `DRIP`."""
+    async def _append_next(self, *, is_due: bool) -> bool:
+        """Append a whole segment if there is one, else its next pieces if clients have waited long enough."""
         state, partial = self._state, self._state.partial
         index = partial.frontier // SEGMENT
         segment = self._segments.loaded(index)
@@ -93,7 +94,7 @@ class Assembly:
         first = pieces = (partial.frontier - cut.offset) // cut.piece_length
         while pieces in segment.readable:
             pieces += 1
-        if pieces == first or trio.current_time() - appended_at < DRIP:
+        if pieces == first or not is_due:
             return False
         await partial.append_segment(path, segment.meta, pieces)
         return True

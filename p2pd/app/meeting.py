@@ -39,7 +39,7 @@ INTRODUCTION = 0.3
 INTRODUCTIONS = 1.2
 """The same in all. Where nodes are short of CPU answers trickle in, and who begins before it has heard of the
 others takes what is theirs for its own. Longer, for `REPLY`, only for those that asked this node when it was
-not fetching yet: what they have begun since may be its own."""
+not fetching yet: what they have begun since may be its own, where nobody holds the blob."""
 
 GATHER = 0.25
 """Seconds for which a large site's news of who is interested is gathered."""
@@ -149,7 +149,8 @@ class Meeting:
         self._began_at = trio.current_time()
         live = self._live().keys()
         if len(live) <= MESH:
-            self._asked_before = self._site.interests.of(self._state.digest) & live
+            known = {*self._state.plan.members, *self._state.plan.holders}
+            self._asked_before = self._site.interests.of(self._state.digest) & live - known
         with trio.move_on_at(self._patient_until()) as self._patience:
             await self._answered.wait()
 
@@ -238,7 +239,9 @@ class Meeting:
             if not self._introducing:
                 self._answered.set()
             self._asked_before.discard(node)
+            self._patience.deadline = self._patient_until()
             state.plan.expect_no_longer(node)
+            state.poke()
         self._introduced.add(node)
         self._strangers.discard(node)
         if not isinstance(reply, WantReply):
@@ -252,11 +255,10 @@ class Meeting:
         elif reply.progress.digest == state.digest:
             self.stands(node, reply.progress)
         self._patience.deadline = self._patient_until()
-        state.poke()
 
     def _patient_until(self) -> float:
         """Until when it pays to wait for more answers, where one just came."""
-        if self._asked_before:
+        if self._asked_before and not self._state.plan.holders:
             return self._began_at + REPLY
         return min(trio.current_time() + INTRODUCTION, self._began_at + INTRODUCTIONS)
 

@@ -60,7 +60,7 @@ class Stripes:
             if missing > 0:
                 missing -= count
                 if missing <= 0:
-                    state.plan.half_came(stripe)
+                    state.plan.half_came(stripe, trio.current_time())
 
         return bytes_came
 

@@ -73,7 +73,7 @@ class FetchPlan:
         self.layout = layout
         self.have = 0
         self.in_flight: dict[int, float] = {}
-        self._half_came = 0
+        self._half_at: dict[int, float] = {}
         self._received = 0
         self._me = me
         self._way = self._open_way = way
@@ -244,11 +244,11 @@ class FetchPlan:
     def started(self, stripe: int, now: float) -> None:
         """This node began to fetch a stripe."""
         self.in_flight[stripe] = now
-        self._half_came &= ~(1 << stripe)
+        self._half_at.pop(stripe, None)
 
-    def half_came(self, stripe: int) -> None:
+    def half_came(self, stripe: int, now: float) -> None:
         """Half of the bytes of a stripe in flight are there."""
-        self._half_came |= 1 << stripe
+        self._half_at[stripe] = now
 
     def received(self, stripe: int, now: float) -> None:
         """All bytes of a stripe came over the WAN; they are not verified yet."""
@@ -434,14 +434,15 @@ class FetchPlan:
     def _drop_late(self, now: float) -> tuple[int, ...]:
         """Requests that are late at a node that stands back: while they are told of, nobody else begins.
 
-        Not one of which half came: the rest is here before another has fetched it from its start.
+        Not one of which half came, unless the rest takes longer than that did: else it is here before
+        another has fetched it from its start.
         """
         if self._way is self._open_way:
             return ()
         late = tuple(
             stripe
             for stripe, began in self.in_flight.items()
-            if self._is_overdue(began, now) and not self._half_came >> stripe & 1
+            if self._is_overdue(began, now) and now - began > 2 * (self._half_at.get(stripe, began) - began)
         )
         for stripe in late:
             del self.in_flight[stripe]

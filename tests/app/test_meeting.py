@@ -8,14 +8,18 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2pd.app.meeting import REJOIN, REPLY, SEEDER_FIRST
+from p2pd.app.meeting import INTRODUCTIONS, REJOIN, REPLY, SEEDER_FIRST
 from p2pd.decide.ownership import owner, stripe_key
-from p2pd.model.layout import MIB
+from p2pd.decide.plan import FetchPlan
+from p2pd.model.errors import PeerUnavailable
+from p2pd.model.layout import MIB, SMALL_BLOB, Layout
 from p2pd.model.messages import Join, Reply, Request, Want
+from p2pd.model.reference import Digest
 from p2pd.ports.peers import Peer
-from tests.support.memory_site import REPOSITORY, open_site
+from tests.support.memory_site import REPOSITORY, MemoryNode, open_site
 
 BODY = bytes(3 * MIB)
+_FEW_STRIPES = SMALL_BLOB + 1
 
 
 async def test_a_holder_that_was_too_busy_to_answer_is_asked_again(
@@ -100,6 +104,89 @@ async def test_who_may_have_begun_what_is_this_nodes_is_waited_for(
         await trio.sleep(REPLY + 1)
         assert transfer.plan.in_flight
         assert not set(transfer.plan.in_flight) & set(theirs.plan.in_flight)
+
+
+async def test_who_asked_before_and_is_gone_is_not_waited_for(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Nor is one that hangs, longer than any that did not ask."""
+    async with open_site(tmp_path) as site, trio.open_nursery() as nursery:
+        node, other, hung = site.join(1), site.join(2), site.join(3)
+        await site.met()
+        digest = site.seeder.put(bytes(64 * MIB))
+        site.seeder.bytes_s = MIB / 10
+        node.site.interests.note(digest, other.node_id)
+
+        async def refuse(*_: object) -> Reply:
+            raise PeerUnavailable("its connection broke")
+
+        other.service.answer = refuse  # type: ignore[assignment, method-assign]
+        hung.service.answer = _never  # type: ignore[assignment, method-assign]
+        began = trio.current_time()
+        nursery.start_soon(node.transfers.obtain, REPOSITORY, digest, 64 * MIB)
+        await trio.sleep_until(began + INTRODUCTIONS + 0.2)
+        transfer = node.transfers.running(digest)
+        assert transfer is not None
+        assert transfer.plan.in_flight
+
+
+async def test_what_a_hung_peer_would_fetch_is_begun_as_soon_as_it_gave_no_answer(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_site(tmp_path) as site, trio.open_nursery() as nursery:
+        node, hung = site.join(1), site.join(2)
+        await site.met()
+        bodies = (bytes([number]) * _FEW_STRIPES for number in range(256))
+        digest = next(digest for digest in map(site.seeder.put, bodies) if _owns_all(hung, node, digest))
+        site.seeder.bytes_s = MIB / 10
+        hung.service.answer = _never  # type: ignore[assignment, method-assign]
+        began = trio.current_time()
+        nursery.start_soon(node.transfers.obtain, REPOSITORY, digest, _FEW_STRIPES)
+        await trio.sleep_until(began + REPLY - 0.1)
+        transfer = node.transfers.running(digest)
+        assert transfer is not None
+        assert not transfer.plan.in_flight
+        await trio.sleep_until(began + REPLY + 0.2)
+        assert transfer.plan.in_flight
+
+
+def _owns_all(one: MemoryNode, other: MemoryNode, digest: Digest) -> bool:
+    nodes = [one.node_id, other.node_id]
+    stripes = range(Layout(_FEW_STRIPES).stripe_count)
+    return all(owner(stripe_key(digest, stripe), nodes) == one.node_id for stripe in stripes)
+
+
+async def test_patience_with_what_is_owed_begins_anew_with_a_peers_first_torrent_only(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected: list[float] = []
+    monkeypatch.setattr(FetchPlan, "connected", lambda _, now: connected.append(now))
+    async with open_site(tmp_path, swarm=True) as site:
+        node, holder = site.join(1, seeder=False), site.join(2)
+        await site.met()
+        digest = site.origin.put(BODY)
+        site.origin.bytes_s = 1.0
+        await holder.store.write(digest, BODY)
+        assert node.engine.lan is not None
+        node.engine.lan.bytes_s = MIB / 100  # so slow that the holder is dialled again
+        joined: list[float] = []
+        answer = holder.service.answer
+
+        async def noted(peer: Peer, request: Request) -> Reply:
+            if isinstance(request, Join) and request.knows_hashes:
+                joined.append(trio.current_time())
+            return await answer(peer, request)
+
+        holder.service.answer = noted  # type: ignore[method-assign] # it listens
+        await node.transfers.obtain(REPOSITORY, digest, len(BODY))
+        await trio.sleep(3 * REJOIN)
+        assert len(joined) > 1
+        assert connected == pytest.approx(joined[:1], abs=0.1)
+
+
+async def _never(*_: object) -> Reply:
+    await trio.sleep_forever()
+    raise AssertionError
 
 
 async def test_peers_are_not_joined_again_for_what_nobody_has(

@@ -23,8 +23,8 @@ async def test_the_plan_is_told_when_half_of_a_stripe_came(tmp_path: Path, autoj
         half_at: list[float] = []
         half_came = transfer.plan.half_came
 
-        def noted(half: int) -> None:
-            half_came(half)
+        def noted(half: int, now: float) -> None:
+            half_came(half, now)
             if half == stripe:
                 half_at.append(trio.current_time())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ from trio.testing import MockClock
 from p2pd.app.transfer import STALL, TICK
 from p2pd.app.transfers import FAILURE_REMEMBERED, SIBLINGS, SOURCE_DEADLINE
 from p2pd.decide.plan import Way
+from p2pd.decide.report import REPORT_EVERY
 from p2pd.model.content import Place
 from p2pd.model.errors import Denied, NotFound, P2pdError, RateLimited, Unavailable, WrongContent
 from p2pd.model.layout import MIB
+from p2pd.model.messages import Notice
 from p2pd.model.reference import Digest, Repository
 from tests.support.memory_site import REPOSITORY, MemoryNode, open_site
 from tests.support.memory_store import meta_of
@@ -305,3 +308,32 @@ async def test_a_lower_layer_that_yields_holds_up_none(tmp_path: Path, autojump_
         await trio.sleep(2)
         assert lower.plan.way is Way.NONE, "to the client of the upper one"
         assert not upper.is_behind()
+
+
+async def test_all_nodes_tell_at_the_same_moments(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Whenever they began: who hears them wakes once."""
+    told: list[float] = []
+    async with open_site(tmp_path) as site:
+        nodes = [site.join(number) for number in (1, 2, 3)]
+        await site.met()
+        digest = site.seeder.put(BODY)
+        site.seeder.bytes_s = MIB / 10
+        for node in nodes:
+            notify = node.peers.notify_nowait
+
+            def noted(
+                nodes: Iterable[str],
+                notice: Notice,
+                notify: Callable[[Iterable[str], Notice], None] = notify,
+            ) -> None:
+                told.append(trio.current_time())
+                notify(nodes, notice)
+
+            node.peers.notify_nowait = noted  # type: ignore[assignment, method-assign] # it listens
+            await node.transfers.obtain(REPOSITORY, digest, len(BODY))
+            await trio.sleep(0.31)
+        begun_at = trio.current_time()
+        await trio.sleep(10 * REPORT_EVERY)
+        moments = {round(at / REPORT_EVERY, 6) for at in told if at > begun_at + REPORT_EVERY}
+        assert moments
+        assert all(moment == round(moment) for moment in moments)

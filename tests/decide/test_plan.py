@@ -482,7 +482,7 @@ def test_one_that_stands_back_keeps_what_half_is_here_of() -> None:
     plan.member_progress("a", 0, 0, Way.SEEDER, 0.0)
     first, second, *_ = owned_by("me", "a")
     plan.started(first, 0.0)
-    plan.half_came(first)
+    plan.half_came(first, 9.0)
     plan.started(second, 0.0)
     standing.step_back(16.0)
     plan.member_progress("a", 1, 1, Way.SEEDER, 16.0)
@@ -491,6 +491,19 @@ def test_one_that_stands_back_keeps_what_half_is_here_of() -> None:
     plan.started(first, 17.0)
     plan.member_progress("a", 0b11, 0b11, Way.SEEDER, 30.0)
     assert plan.decide(30.0).drop == (first,), "of this request nothing came"
+
+
+def test_one_that_stands_back_drops_what_stops_half_way() -> None:
+    standing = Standing()
+    plan = FetchPlan(DIGEST, LONG, "me", Way.SEEDER, 0.0, standing)
+    plan.member_progress("a", 0, 0, Way.SEEDER, 0.0)
+    first, *_ = owned_by("me", "a")
+    plan.started(first, 0.0)
+    plan.half_came(first, 9.0)
+    standing.step_back(16.0)
+    plan.member_progress("a", 1, 1, Way.SEEDER, 17.0)
+    assert not plan.decide(17.9).drop
+    assert plan.decide(18.1).drop == (first,)
 
 
 def test_nobody_stands_back_where_nobody_else_can_fetch() -> None:
