@@ -1,8 +1,8 @@
 """`make bench`: every row that a bar is about, one JSON file each; then the bars and the plots.
 
 A row is a command of this package, run as a program of its own, so that one that breaks leaves the
-others whole. A site of 16 wants some 35 ms of CPU for each MB of image and node, clients included, and a
-few per cent of a core a node besides: at the rate of the others two cores are its bottleneck. So it is
+others whole. A site of 16 wants some 35 ms of CPU for each MB of image and node, clients included: at the
+rate of the others that is more than half of what two quick cores have, and all of two slow ones. So it is
 measured at half of it, too (`half-16`), where it is the network that is measured and not the machine.
 """
 
