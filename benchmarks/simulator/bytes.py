@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from p2pd.model.layout import SHA1_BYTES, Layout
+from p2pd.model.layout import FINGERPRINT_BYTES, SHA1_BYTES, Layout
 from p2pd.model.messages import (
     INTERESTED_LIMIT,
     Interest,
@@ -47,6 +47,10 @@ class Bytes:
         join = len(encode(Join(digest, layout.size, 0, knows_hashes=True), _CORRELATION))
         self.join_and_reply = join + len(encode(Joined(True, None), _CORRELATION))
         self.hashes_and_reply = join + len(encode(Joined(True, hashes), _CORRELATION))
+        confirm = Join(digest, layout.size, 0, fingerprint=bytes(FINGERPRINT_BYTES))
+        self.confirmed_and_reply = len(encode(confirm, _CORRELATION)) + len(
+            encode(Joined(True, None, is_same=True), _CORRELATION)
+        )
         self.ping_and_pong = len(encode(Ping(), _CORRELATION)) + len(encode(Pong(), _CORRELATION))
         self.metadata = _METADATA_HEADERS + len(hashes)
 

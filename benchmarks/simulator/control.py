@@ -71,9 +71,11 @@ class ControlPlane(ABC):
         """What a node sent and received over the control plane, at the end of `run`."""
         segments = self.layout.segment_count
         joins = segments * (self._joined(node) + self._joined_by(node)) * self.bytes.join_and_reply
-        # Each asks as many as must say the same, who may have to ask first themselves: once in vain.
-        asks = (len(node.choice.followed) + self._followers[node.name]) * ALIKE / FOLLOWED
-        hashes = segments * asks * (self.bytes.join_and_reply + self.bytes.hashes_and_reply)
+        # Each asks those that it follows in turn. The first may have to ask itself: once in vain.
+        turns = (len(node.choice.followed) + self._followers[node.name]) / FOLLOWED
+        asks = self.bytes.join_and_reply + self.bytes.hashes_and_reply
+        asks += (ALIKE - 1) * self.bytes.confirmed_and_reply
+        hashes = segments * turns * asks
         silent = len(self.nodes) - 1 - len(node.known)
         pings = silent * self._pings() * self.bytes.ping_and_pong
         return node.sent + node.received + joins + hashes + pings

@@ -87,7 +87,7 @@ class Listings:
             if isinstance(reply, Recalled) and reply.body is not None and is_listing(key.kind, reply.body):
                 found.append(Remembered(reply.body, time.time() - reply.age))
 
-        nodes = [peer.node_id for peer in self._site.peers.live()]
+        nodes = list(self._site.live())
         with trio.move_on_after(MEMORY_DEADLINE):
             for at in range(0, len(nodes), ASKED_AT_ONCE):
                 some = nodes[at : at + ASKED_AT_ONCE]

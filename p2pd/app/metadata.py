@@ -51,9 +51,9 @@ class Metadata:
             self._hearsay.heard(node, meta, trio.current_time())
             self.believe()
 
-    def heard_from(self, index: int) -> set[str]:
-        """Peers whose word on a segment is known, and not believed yet."""
-        return self._hearsay.nodes(index)
+    def heard(self, index: int) -> dict[str, SegmentMeta]:
+        """The words on a segment that are not believed yet, by the peer that said each."""
+        return self._hearsay.words(index)
 
     def believe(self) -> None:
         """Take the peers' words that count by now."""

@@ -161,9 +161,8 @@ class PeerService:
             if assembled is not None or self._site.store.size_of(digest) is not None:
                 segment = await shelf.offer(digest, index, assembled)
         if segment is not None:
-            return Joined(True, None if request.knows_hashes else segment.meta.piece_hashes)
-        meta = None if transfer is None or request.knows_hashes else transfer.metas.get(index)
-        return Joined(False, None if meta is None else meta.piece_hashes)
+            return _joined(True, request, segment.meta)
+        return _joined(False, request, None if transfer is None else transfer.metas.get(index))
 
     async def _read(self, peer: Peer, request: Read) -> Reply:
         stop = request.offset + request.length
@@ -197,3 +196,10 @@ class PeerService:
         if record is None:
             return Recalled(None)
         return Recalled(record.body, max(0.0, time.time() - plausible(record.confirmed_at)))
+
+
+def _joined(loaded: bool, request: Join, meta: SegmentMeta | None) -> Joined:
+    if meta is None or request.knows_hashes:
+        return Joined(loaded, None)
+    is_same = request.fingerprint == meta.fingerprint
+    return Joined(loaded, None if is_same else meta.piece_hashes, is_same)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import structlog
 import trio
 
-from p2pd.app.meeting import Meeting
+from p2pd.app.joins import Joins
 from p2pd.app.metadata import Metadata
 from p2pd.app.transfer_state import TransferState
 from p2pd.model.errors import P2pdError, WrongContent
@@ -33,10 +33,10 @@ class Segments:
     `on_gained` is called with each stripe that arrived, whichever way it came.
     """
 
-    def __init__(self, state: TransferState, metadata: Metadata, meeting: Meeting) -> None:
+    def __init__(self, state: TransferState, metadata: Metadata, joins: Joins) -> None:
         self._state = state
         self._metadata = metadata
-        self._meeting = meeting
+        self._joins = joins
         self.on_gained: Callable[[int], None] = _nobody_waits
         self._working: set[int] = set()
         self._loaded: dict[int, SwarmSegment] = {}
@@ -86,10 +86,10 @@ class Segments:
 
     async def _work(self, index: int) -> None:
         try:
-            meta = await self._meeting.obtain_meta(index)
+            meta = await self._joins.obtain_meta(index)
             segment = await self._load(meta)
             if not self._state.is_alone:
-                self._state.start_soon(self._meeting.join_peers, index, segment)
+                self._state.start_soon(self._joins.join_peers, index, segment)
             await self._watch(index, segment)
         except P2pdError as error:
             self._state.fail(error)

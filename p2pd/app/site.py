@@ -10,7 +10,7 @@ from p2pd.app.metrics import Metrics
 from p2pd.app.shelf import Shelf
 from p2pd.app.wan import Wan
 from p2pd.decide.standing import Standing
-from p2pd.ports.peers import Peers
+from p2pd.ports.peers import Peer, Peers
 from p2pd.ports.store import Store
 
 __all__ = ["Site"]
@@ -29,3 +29,7 @@ class Site:
     links: Links = field(default_factory=Links)
     interests: Interests = field(default_factory=Interests)
     standing: Standing = field(default_factory=Standing)
+
+    def live(self) -> dict[str, Peer]:
+        """The peers that answer, by their ids."""
+        return {peer.node_id: peer for peer in self.peers.live()}

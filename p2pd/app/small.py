@@ -86,7 +86,7 @@ class SmallObjects:
 
     async def _from_peers(self, message: Fetch, *, has_wan: bool) -> bytes | None:
         """From a holder, else through the owner; None where neither gives it, or this node is the owner."""
-        peers, digest = {peer.node_id: peer for peer in self._site.peers.live()}, message.digest
+        peers, digest = self._site.live(), message.digest
         holders = sorted(await self.holders(digest), key=lambda holder: self._is_slow(holder[0]))
         for node, size in holders:
             if node not in peers or (has_wan and self._is_slow(node)):

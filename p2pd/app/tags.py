@@ -79,7 +79,7 @@ class Tags:
         if self._site.wan.way(repository) is Way.SEEDER:
             # A few hundred bytes, and a word that can be trusted: a peer could name any other image.
             return await self._ask_wan(repository, tag)
-        peers = {peer.node_id: peer for peer in self._site.peers.live()}
+        peers = self._site.live()
         key = object_key(f"tag {repository}:{tag}")
         first = ranked(key, [self._site.me, *peers])[0]
         if first != self._site.me:

@@ -4,7 +4,7 @@ A transfer drives the plan: it tells it what happened and carries out what it de
 tasks of its own in one nursery that the daemon owns (no client does), share a `TransferState`:
 
 * `Meeting`: who wants or holds the blob, and how they stand;
-* `Metadata`: the piece hashes that are known, and whose word they are;
+* `Metadata`: the piece hashes that are known, and whose word they are; `Joins`: who is asked for them;
 * `Segments`: the LAN plane, a torrent a segment;
 * `Stripes`: the WAN plane, a range request a stripe; `Leader`: the origin's one stream, where no seeder is;
 * `Assembly`: the blob's file, which clients read while it grows.
@@ -17,6 +17,7 @@ from collections.abc import Callable
 import trio
 
 from p2pd.app.assembly import Assembly
+from p2pd.app.joins import Joins
 from p2pd.app.lead import Leader
 from p2pd.app.meeting import Meeting
 from p2pd.app.metadata import Metadata
@@ -77,8 +78,8 @@ class Transfer:
     ) -> None:
         self._state = state = TransferState(site, repository, partial, alone=alone, background=background)
         self._metadata = Metadata(state)
-        self._meeting = Meeting(state, self._metadata)
-        self._segments = Segments(state, self._metadata, self._meeting)
+        self._meeting = Meeting(state)
+        self._segments = Segments(state, self._metadata, Joins(state, self._metadata))
         self._stripes = Stripes(state, self._segments)
         self._segments.on_gained = self._stripes.end
         self._assembly = Assembly(state, self._segments)

@@ -55,6 +55,8 @@ class TransferState:
         self.ended = trio.Event()
         self.failure: P2pdError | None = None
         self.last_fault: P2pdError | None = None
+        self.elsewhere = 0
+        """Stripes that some member was ever heard to have."""
         self.is_refused_by_seeder = False
         self.seeder_has: Holding | None = None
         """What a seeder last said of the blob; None where none did, or the last answer did not."""

@@ -47,10 +47,10 @@ class Hearsay:
     def heard(self, node: str, meta: SegmentMeta, now: float) -> None:
         self._words.setdefault(meta.index, _Words(now)).by_node.setdefault(node, meta)
 
-    def nodes(self, index: int) -> set[str]:
-        """Whose word on a segment is known, and not believed yet."""
+    def words(self, index: int) -> dict[str, SegmentMeta]:
+        """Those on a segment that are not believed yet, by node."""
         words = self._words.get(index)
-        return set() if words is None else set(words.by_node)
+        return {} if words is None else dict(words.by_node)
 
     def forget(self, index: int) -> None:
         """The segment's hashes are known."""

@@ -9,12 +9,22 @@ still arriving. A piece is the unit of swarm exchange and also of one WAN range 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from p2pd.model.reference import Digest
 
-__all__ = ["MANIFEST_LIMIT", "SEGMENT", "SMALL_BLOB", "Layout", "Segment", "SegmentMeta", "Stripe"]
+__all__ = [
+    "FINGERPRINT_BYTES",
+    "MANIFEST_LIMIT",
+    "SEGMENT",
+    "SMALL_BLOB",
+    "Layout",
+    "Segment",
+    "SegmentMeta",
+    "Stripe",
+]
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -33,6 +43,8 @@ _SHORT_PIECE = 256 * KIB
 _PIECE = MIB
 
 SHA1_BYTES = 20
+
+FINGERPRINT_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +146,12 @@ class SegmentMeta:
     def piece_hash(self, piece: int) -> bytes:
         """SHA-1 of piece number `piece` of the segment."""
         return self.piece_hashes[piece * SHA1_BYTES : (piece + 1) * SHA1_BYTES]
+
+    @property
+    def fingerprint(self) -> bytes:
+        """FINGERPRINT_BYTES that stand for the hashes: of sha256, whose half nobody can find a second
+        preimage of."""
+        return hashlib.sha256(self.piece_hashes).digest()[:FINGERPRINT_BYTES]
 
     @property
     def is_consistent(self) -> bool:

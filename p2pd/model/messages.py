@@ -196,21 +196,27 @@ class Interested:
 class Join:
     """I have segment `index` of this blob in my session: load it if you hold pieces of it.
 
-    `knows_hashes`: spare me its metadata, which are most of the answer.
+    `knows_hashes`: spare me its metadata, which are most of the answer. `fingerprint`: of the metadata that
+    another node told me (`SegmentMeta.fingerprint`), else empty; where yours are the same say just that.
     """
 
     digest: Digest
     size: int
     index: int
     knows_hashes: bool = False
+    fingerprint: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """`loaded`: I have it in my session, dial me. `piece_hashes`: its metadata unless you know it."""
+    """`loaded`: I have it in my session, dial me. `piece_hashes`: its metadata unless you know it.
+
+    `is_same`: my metadata have the fingerprint that you named.
+    """
 
     loaded: bool
     piece_hashes: bytes | None
+    is_same: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ import msgpack  # type: ignore[import-untyped]  # ships no types
 
 from p2pd.model.content import Descriptor, is_media_type
 from p2pd.model.errors import InvalidReference, PeerProtocolError
-from p2pd.model.layout import SHA1_BYTES, Layout, SegmentMeta
+from p2pd.model.layout import FINGERPRINT_BYTES, SHA1_BYTES, Layout, SegmentMeta
 from p2pd.model.listing import ListingKey, ListingKind
 from p2pd.model.messages import (
     DELTAS_LIMIT,
@@ -219,14 +219,14 @@ def _segment(f: Fields) -> tuple[Digest, int, int]:
 
 
 def _join(f: Fields) -> Join:
-    return Join(*_segment(f), f.later_boolean())
+    return Join(*_segment(f), f.later_boolean(), f.later_binary(FINGERPRINT_BYTES))
 
 
 def _joined(f: Fields) -> Joined:
     loaded, hashes = f.boolean(), f.optional(lambda one: one.binary(_HASHES_LIMIT))
     if hashes is not None and (not hashes or len(hashes) % SHA1_BYTES):
         raise PeerProtocolError(f"{len(hashes)} bytes are not a run of piece hashes")
-    return Joined(loaded, hashes)
+    return Joined(loaded, hashes, f.later_boolean())
 
 
 def _segment_ready(f: Fields) -> SegmentReady:
@@ -285,7 +285,7 @@ _ENCODERS: dict[type, tuple[int, Callable[[Any], list[object]]]] = {
     Ping: (0x10, lambda m: []),
     Query: (0x11, lambda m: [m.digest.raw]),
     Want: (0x12, lambda m: [_progress_fields(m.progress)]),
-    Join: (0x13, lambda m: [m.digest.raw, m.size, m.index, m.knows_hashes]),
+    Join: (0x13, lambda m: [m.digest.raw, m.size, m.index, m.knows_hashes, m.fingerprint]),
     Read: (0x14, lambda m: [m.digest.raw, m.offset, m.length]),
     Fetch: (0x15, lambda m: [m.repository.registry, m.repository.name, m.digest.raw, m.is_manifest]),
     Resolve: (0x16, lambda m: [m.repository.registry, m.repository.name, m.tag.name, m.upstream]),
@@ -296,7 +296,7 @@ _ENCODERS: dict[type, tuple[int, Callable[[Any], list[object]]]] = {
     Pong: (0x41, lambda m: []),
     QueryReply: (0x42, lambda m: [m.held_size, m.wanted_size]),
     WantReply: (0x43, lambda m: [m.held, None if m.progress is None else _progress_fields(m.progress)]),
-    Joined: (0x44, lambda m: [m.loaded, m.piece_hashes]),
+    Joined: (0x44, lambda m: [m.loaded, m.piece_hashes, m.is_same]),
     ReadReply: (0x45, lambda m: [m.data]),
     Fetched: (0x46, lambda m: [m.size]),
     Resolved: (0x47, _resolved_fields),

@@ -65,6 +65,11 @@ class Fields:
             raise PeerProtocolError(f"field is {type(value).__name__} where bool belongs")
         return value
 
+    def later_binary(self, limit: int) -> bytes:
+        """A field that older nodes do not send; empty then."""
+        value = next(self._items, b"")
+        return Fields([value]).binary(limit)
+
     def seconds(self) -> float:
         value: float = self._take(float)
         if not 0.0 <= value < math.inf:

@@ -13,12 +13,13 @@ from p2pd.app.interests import Interests
 from p2pd.app.peer_service import PeerService
 from p2pd.decide import circle, fetchers
 from p2pd.model.layout import MIB
-from p2pd.model.messages import Interest, Interested, Join, Reply, Request, Wanted
+from p2pd.model.messages import Interest, Interested, Join, Joined, Reply, Request, Wanted
 from p2pd.model.reference import Digest
 from p2pd.ports.peers import Peer
 from tests.support.memory_site import REPOSITORY, MemoryNode, MemorySite, node_id, open_site
 
 DATA = random.Random(8).randbytes(17 * MIB + 1)
+FEW_PIECES = DATA[: 3 * MIB]
 NODES = 6
 
 
@@ -36,14 +37,10 @@ async def pull_everywhere(site: MemorySite, digest: Digest, numbers: range) -> N
     nodes = [site.join(number) for number in numbers]
     await site.met()
 
-    async def pull(number: int) -> None:
-        blob = await nodes[number].content.blob(REPOSITORY, digest)
-        assert b"".join([chunk async for chunk in blob.chunks(0, blob.size)]) == DATA
-
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
-            for number in range(len(nodes)):
-                nursery.start_soon(pull, number)
+            for node in nodes:
+                nursery.start_soon(_pull, node, digest)
 
 
 async def test_few_fetch_and_all_have_it(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
@@ -56,17 +53,16 @@ async def test_few_fetch_and_all_have_it(tmp_path: Path, autojump_clock: trio.te
         assert site.seeder.asked["segment"] < 2 * NODES, "not everybody asks for hashes"
 
 
-async def test_no_more_fetchers_are_asked_for_hashes_than_must_say_the_same(
+async def test_one_fetcher_tells_the_hashes_and_another_that_they_are_right(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     for module in (circle, fetchers):
         monkeypatch.setattr(module, "FETCHERS", 4)
     monkeypatch.setattr(circle, "FOLLOWED", 4)
-    monkeypatch.setattr(meeting, "ALL_FOLLOWED", 1000)
-    asked: dict[tuple[str, int], set[str]] = {}
+    told: dict[tuple[str, int], list[Joined]] = {}
     async with open_site(tmp_path, swarm=True) as site:
-        digest = site.seeder.put(DATA)
-        site.seeder.bytes_s = 4 * MIB
+        digest = site.seeder.put(FEW_PIECES)
+        site.seeder.bytes_s = MIB / 2
         nodes = [site.join(number) for number in range(1, 9)]
         await site.met()
 
@@ -74,9 +70,10 @@ async def test_no_more_fetchers_are_asked_for_hashes_than_must_say_the_same(
             answer = node.service.answer
 
             async def noted(peer: Peer, request: Request) -> Reply:
-                if isinstance(request, Join) and not request.knows_hashes:
-                    asked.setdefault((peer.node_id, request.index), set()).add(node.node_id)
-                return await answer(peer, request)
+                reply = await answer(peer, request)
+                if isinstance(request, Join) and not request.knows_hashes and isinstance(reply, Joined):
+                    told.setdefault((peer.node_id, request.index), []).append(reply)
+                return reply
 
             node.service.answer = noted  # type: ignore[method-assign] # it listens
 
@@ -85,7 +82,7 @@ async def test_no_more_fetchers_are_asked_for_hashes_than_must_say_the_same(
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 for node in nodes:
-                    nursery.start_soon(node.transfers.obtain, REPOSITORY, digest, len(DATA))
+                    nursery.start_soon(node.transfers.obtain, REPOSITORY, digest, len(FEW_PIECES))
             transfers = [node.transfers.running(digest) for node in nodes]
             followers = {
                 node.node_id
@@ -93,10 +90,15 @@ async def test_no_more_fetchers_are_asked_for_hashes_than_must_say_the_same(
                 if transfer is not None and transfer._state.choice.followed
             }
             await trio.sleep(20)
-    by_followers = {
-        len(nodes) for (asker, index), nodes in asked.items() if asker in followers and index == 1
-    }
-    assert by_followers == {circle.ALIKE}
+    to_followers = [replies for (asker, _), replies in told.items() if asker in followers]
+    assert to_followers
+    for replies in to_followers:
+        assert [reply.is_same for reply in replies if reply.piece_hashes or reply.is_same] == [False, True]
+
+
+async def _pull(node: MemoryNode, digest: Digest) -> None:
+    blob = await node.content.blob(REPOSITORY, digest)
+    assert b"".join([chunk async for chunk in blob.chunks(0, blob.size)]) == DATA
 
 
 async def test_who_comes_late_hears_of_those_that_hold_it(

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import trio
 from trio.testing import MockClock
 
-from p2pd.app.meeting import INTRODUCTIONS, REJOIN, REPLY, SEEDER_FIRST
+from p2pd.app.meeting import ASK_AGAIN, INTRODUCTIONS, REPLY
 from p2pd.decide.ownership import owner, stripe_key
-from p2pd.decide.plan import FetchPlan
 from p2pd.model.errors import PeerUnavailable
 from p2pd.model.layout import MIB, SMALL_BLOB, Layout
-from p2pd.model.messages import Join, Reply, Request, Want
+from p2pd.model.messages import Reply, Request, Want
 from p2pd.model.reference import Digest
 from p2pd.ports.peers import Peer
 from tests.support.memory_site import REPOSITORY, MemoryNode, open_site
@@ -40,7 +38,7 @@ async def test_a_holder_that_was_too_busy_to_answer_is_asked_again(
         holder.service.answer = slow  # type: ignore[assignment, method-assign] # a disk that takes long
         transfer = await node.transfers.obtain(REPOSITORY, digest, len(BODY))
         assert not list(transfer.plan.holders)
-        await trio.sleep(2 * (REPLY + REJOIN))
+        await trio.sleep(2 * (REPLY + ASK_AGAIN))
         assert list(transfer.plan.holders) == [holder.node_id]
 
 
@@ -156,85 +154,6 @@ def _owns_all(one: MemoryNode, other: MemoryNode, digest: Digest) -> bool:
     return all(owner(stripe_key(digest, stripe), nodes) == one.node_id for stripe in stripes)
 
 
-async def test_patience_with_what_is_owed_begins_anew_with_a_peers_first_torrent_only(
-    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    connected: list[float] = []
-    monkeypatch.setattr(FetchPlan, "connected", lambda _, now: connected.append(now))
-    async with open_site(tmp_path, swarm=True) as site:
-        node, holder = site.join(1, seeder=False), site.join(2)
-        await site.met()
-        digest = site.origin.put(BODY)
-        site.origin.bytes_s = 1.0
-        await holder.store.write(digest, BODY)
-        assert node.engine.lan is not None
-        node.engine.lan.bytes_s = MIB / 100  # so slow that the holder is dialled again
-        joined: list[float] = []
-        answer = holder.service.answer
-
-        async def noted(peer: Peer, request: Request) -> Reply:
-            if isinstance(request, Join) and request.knows_hashes:
-                joined.append(trio.current_time())
-            return await answer(peer, request)
-
-        holder.service.answer = noted  # type: ignore[method-assign] # it listens
-        await node.transfers.obtain(REPOSITORY, digest, len(BODY))
-        await trio.sleep(3 * REJOIN)
-        assert len(joined) > 1
-        assert connected == pytest.approx(joined[:1], abs=0.1)
-
-
 async def _never(*_: object) -> Reply:
     await trio.sleep_forever()
     raise AssertionError
-
-
-async def test_peers_are_not_joined_again_for_what_nobody_has(
-    tmp_path: Path, autojump_clock: MockClock
-) -> None:
-    joined: list[float] = []
-    body = bytes(17 * MIB)
-    async with open_site(tmp_path, swarm=True) as site:
-        node, other = site.join(1), site.join(2)
-        await site.met()
-        digest = site.seeder.put(body)
-        site.seeder.bytes_s = MIB / 2
-        answer = other.service.answer
-
-        async def noted(peer: Peer, request: Request) -> Reply:
-            if isinstance(request, Join) and request.knows_hashes and request.index == 1:
-                joined.append(trio.current_time())
-            return await answer(peer, request)
-
-        other.service.answer = noted  # type: ignore[method-assign] # it listens
-        for one in (node, other):
-            await one.transfers.obtain(REPOSITORY, digest, len(body))
-        await trio.sleep(4 * REJOIN)
-        assert 1 <= len(joined) <= 2, "once, and again where the other had not loaded it yet"
-
-
-@pytest.mark.parametrize("is_silent", [False, True])
-async def test_peers_are_asked_for_hashes_where_the_seeder_does_not_tell_them_at_once(
-    tmp_path: Path, autojump_clock: MockClock, is_silent: bool
-) -> None:
-    asked: list[float] = []
-    async with open_site(tmp_path, swarm=True) as site:
-        node, holder = site.join(1), site.join(2)
-        await site.met()
-        digest = site.seeder.put(BODY)
-        await holder.store.write(digest, BODY)
-        site.seeder.is_silent = is_silent
-        answer = holder.service.answer
-
-        async def noted(peer: Peer, request: Request) -> Reply:
-            if isinstance(request, Join) and not request.knows_hashes:
-                asked.append(trio.current_time())
-            return await answer(peer, request)
-
-        holder.service.answer = noted  # type: ignore[method-assign] # it listens
-        began = trio.current_time()
-        transfer = await node.transfers.obtain(REPOSITORY, digest, len(BODY))
-        await transfer.ended.wait()
-        assert transfer.failure is None
-        assert bool(asked) == is_silent
-        assert all(at - began >= SEEDER_FIRST for at in asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,11 @@ async def test_about_what_is_held(tmp_path: Path, autojump_clock: MockClock) -> 
         joined = await ask(PEER, Join(DIGEST, len(BODY), 0))
         assert isinstance(joined, Joined)
         assert joined.loaded
-        assert joined.piece_hashes == node.engine.loaded[0].meta.piece_hashes
+        meta = node.engine.loaded[0].meta
+        assert joined.piece_hashes == meta.piece_hashes
+        confirm = Join(DIGEST, len(BODY), 0, fingerprint=meta.fingerprint)
+        assert await ask(PEER, confirm) == Joined(True, None, is_same=True)
+        assert await ask(PEER, replace(confirm, fingerprint=b"x" * 16)) == joined
 
 
 async def test_about_what_is_not(tmp_path: Path, autojump_clock: MockClock) -> None:

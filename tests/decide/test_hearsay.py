@@ -68,8 +68,8 @@ def test_nothing_is_kept_of_what_is_known() -> None:
 def test_who_was_heard_is_known_until_one_is_believed() -> None:
     hearsay = Hearsay()
     index = word(1).index
-    assert hearsay.nodes(index) == set()
+    assert hearsay.words(index) == {}
     hearsay.heard("member", word(1), 0.0)
-    assert hearsay.nodes(index) == {"member"}
+    assert hearsay.words(index) == {"member": word(1)}
     told(hearsay, 0.0, asking=False, could_ask=False, holders=set())
-    assert hearsay.nodes(index) == set()
+    assert hearsay.words(index) == {}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from p2pd.model.content import Descriptor
 from p2pd.model.errors import PeerProtocolError
-from p2pd.model.layout import SHA1_BYTES, Layout
+from p2pd.model.layout import FINGERPRINT_BYTES, SHA1_BYTES, Layout
 from p2pd.model.listing import ListingKey
 from p2pd.model.messages import (
     DELTAS_LIMIT,
@@ -94,7 +94,8 @@ def deltas(draw: st.DrawFn) -> ProgressDelta:
 def joins(draw: st.DrawFn) -> Join:
     size = draw(sizes)
     index = draw(st.integers(0, Layout(size).segment_count - 1))
-    return Join(draw(digests), size, index, draw(st.booleans()))
+    fingerprint = draw(st.binary(max_size=FINGERPRINT_BYTES))
+    return Join(draw(digests), size, index, draw(st.booleans()), fingerprint)
 
 
 @st.composite
@@ -189,13 +190,20 @@ def test_cut_anywhere_it_is_refused(message: Message, data: st.DataObject) -> No
 @settings(deadline=None)
 @given(messages)
 def test_with_a_field_less_it_is_refused(message: Message) -> None:
-    sent_ever_since = -2 if isinstance(message, Join | Progress) else -1
+    later = {Join: 2, Joined: 1, Progress: 1}
+    sent_ever_since = -1 - later.get(type(message), 0)
     assert "too few" in refused(array_of(message)[:sent_ever_since])
 
 
 def test_an_older_node_joins_without_saying_what_it_knows() -> None:
-    join = Join(DIGEST, MIB, 0, knows_hashes=True)
-    assert decode(msgpack.packb(array_of(join)[:-1])).message == Join(DIGEST, MIB, 0)
+    join = Join(DIGEST, MIB, 0, knows_hashes=True, fingerprint=b"x")
+    assert decode(msgpack.packb(array_of(join)[:-1])).message == Join(DIGEST, MIB, 0, knows_hashes=True)
+    assert decode(msgpack.packb(array_of(join)[:-2])).message == Join(DIGEST, MIB, 0)
+
+
+def test_an_older_node_does_not_confirm_hashes() -> None:
+    joined = Joined(True, None, is_same=True)
+    assert decode(msgpack.packb(array_of(joined)[:-1])).message == Joined(True, None)
 
 
 def test_an_older_node_does_not_say_that_it_waits() -> None:
@@ -299,12 +307,15 @@ MIB = 1024 * 1024
         (Join(DIGEST, MIB, 0), 4, 0),
         (Join(DIGEST, MIB, 0), 5, 1),
         (Join(DIGEST, MIB, 0), 6, 1),
+        (Join(DIGEST, MIB, 0), 7, b"x" * 17),
+        (Join(DIGEST, MIB, 0), 7, None),
         (Interested(("a" * 16,)), 3, ["A" * 16]),
         (Interested(("a" * 16,)), 3, [7]),
         (Interested(("a" * 16,)), 3, None),
         (Joined(True, None), 4, b""),
         (Joined(True, None), 4, b"x" * 21),
         (Joined(True, None), 4, b"x" * 20 * 65),
+        (Joined(True, None), 5, 1),
         (SegmentReady(DIGEST, MIB, 0, b"x" * 80), 6, b"x" * 60),
         (Read(DIGEST, 0, 1), 4, -1),
         (Read(DIGEST, 0, 1), 5, 0),
