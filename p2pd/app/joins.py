@@ -65,6 +65,7 @@ class Joins:
         if self._state.plan.open_way is Way.SEEDER:
             await trio.sleep(SEEDER_FIRST)
         asked: set[str] = set()
+        began = trio.current_time()
         while index not in self._metadata.known:
             if self._state.choice.followed:
                 await self._ask_followed(index)
@@ -77,8 +78,11 @@ class Joins:
                         nursery.start_soon(self._ask_for_hashes, peer, index)
             with trio.move_on_after(REJOIN) as timer:
                 await event.wait()
-            if timer.cancelled_caught:
+            # Who asks no seeder has nobody else to hear it from, however much goes on meanwhile.
+            is_late = trio.current_time() - began >= REJOIN and self._state.plan.open_way is not Way.SEEDER
+            if timer.cancelled_caught or is_late:
                 asked.clear()
+                began = trio.current_time()
 
     async def _ask_followed(self, index: int) -> None:
         """One followed fetcher after the other, while there are any: a hundred nodes ask each of them.

@@ -138,6 +138,35 @@ async def test_followed_fetchers_are_asked_in_turn_until_two_say_the_same(
     assert site.seeder.asked["segment"] == 0
 
 
+async def test_who_asks_no_seeder_asks_its_peers_again_though_much_goes_on(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A fetcher of a large site that reaches none: nobody tells it unasked."""
+    async with open_site(tmp_path, swarm=True) as site:
+        node, other = site.join(1, seeder=False, origin=False), site.join(2)
+        await site.met()
+        digest = site.seeder.put(BODY)
+        partial = await node.store.begin(digest, len(BODY))
+        state = TransferState(node.site, REPOSITORY, partial, alone=False, background=False)
+        state.choice = Choice(frozenset({other.node_id}), is_large=True)
+        state.plan.member_progress(other.node_id, 0, 0, Way.SEEDER, trio.current_time())
+
+        async def news_comes() -> None:
+            while True:
+                await trio.sleep(REJOIN / 4)
+                state.poke()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(news_comes)
+            with trio.fail_after(3 * REJOIN):
+                async with trio.open_nursery() as asking:
+                    asking.start_soon(Joins(state, Metadata(state)).obtain_meta, 0)
+                    await trio.sleep(REJOIN / 2)
+                    await other.store.write(digest, BODY)
+            nursery.cancel_scope.cancel()
+        await partial.aclose()
+
+
 def _listen(node: MemoryNode, told: list[tuple[bool, bool]]) -> None:
     """Note of each answer to a `Join` whether it is the hashes, and whether that they are the same."""
     answer = node.service.answer
